@@ -1,0 +1,139 @@
+"""The affine map of one value, and the refusal: the two outcomes that every rule deals in.
+
+A BatchNorm in eval mode is `y = scale * x + shift` with `scale = gamma / sqrt(var + eps)` and
+`shift = beta - mean * scale` (Ioffe and Szegedy 2015, algorithm 2). Both parameters are float64 arrays, rank-aligned
+with the tensor they act on and of size 1 along every axis on which they do not vary. So a rule asks *along which axes*
+a parameter varies, never whether two sizes happen to match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a rule cannot go on: a reason code, one sentence, and the name of the node that blocks."""
+
+    reason: str
+    detail: str
+    blocker: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """The map `x -> scale * x + shift`, elementwise under broadcasting.
+
+    `scale` and `shift` have the rank of the tensor; an axis of size 1 means "does not vary along it".
+    """
+
+    scale: Array
+    shift: Array
+    is_identity: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.scale.ndim != self.shift.ndim:
+            raise ValueError(f"scale has rank {self.scale.ndim}, shift has rank {self.shift.ndim}")
+        object.__setattr__(self, "is_identity", not self.has_scale and not self.has_shift)
+
+    @classmethod
+    def of(cls, scale: ArrayLike, shift: ArrayLike, rank: int) -> Affine:
+        """An affine of the given rank; parameters are aligned to the right, as broadcasting does."""
+        return cls(compact(aligned(scale, rank)), compact(aligned(shift, rank)))
+
+    @classmethod
+    def identity(cls, rank: int) -> Affine:
+        return cls.of(1.0, 0.0, rank)
+
+    @classmethod
+    def along(cls, axis: int, scale: ArrayLike, shift: ArrayLike, rank: int) -> Affine:
+        """An affine whose parameters are vectors of shape (C,) along one axis."""
+        shape = [1] * rank
+        shape[axis] = -1
+        return cls.of(np.reshape(scale, shape), np.reshape(shift, shape), rank)
+
+    @property
+    def rank(self) -> int:
+        return self.scale.ndim
+
+    @property
+    def has_scale(self) -> bool:
+        return not bool(np.all(self.scale == 1.0))
+
+    @property
+    def has_shift(self) -> bool:
+        return bool(np.any(self.shift != 0.0))
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes along which scale or shift varies."""
+        return tuple(sorted({*varying(self.scale), *varying(self.shift)}))
+
+    def size(self, axis: int) -> int:
+        """The extent of the parameters along one axis; 1 where they do not vary."""
+        return int(max(self.scale.shape[axis], self.shift.shape[axis]))
+
+    def after(self, inner: Affine) -> Affine:
+        """The composition: `self(inner(x))`."""
+        return Affine(compact(self.scale * inner.scale), compact(self.scale * inner.shift + self.shift))
+
+    def scaling(self) -> Affine:
+        """The linear part alone."""
+        return Affine(self.scale, np.zeros((1,) * self.rank))
+
+    def shifting(self) -> Affine:
+        """The constant part alone."""
+        return Affine(np.ones((1,) * self.rank), self.shift)
+
+    def aligned(self, rank: int) -> Affine:
+        """The same map at another rank; ValueError if it varies along an axis that goes."""
+        return Affine(aligned(self.scale, rank), aligned(self.shift, rank))
+
+    def mapped(self, move: Callable[[Array, float], Array | Refusal]) -> Affine | Refusal:
+        """Both parameters carried by `move(parameter, neutral)`; neutral is 1 for the scale and 0 for the shift."""
+        scale = move(self.scale, 1.0)
+        if isinstance(scale, Refusal):
+            return scale
+        shift = move(self.shift, 0.0)
+        if isinstance(shift, Refusal):
+            return shift
+        return Affine(compact(scale), compact(shift))
+
+    def __call__(self, x: NDArray[np.generic]) -> Array:
+        """The map applied in float64, with broadcasting."""
+        return np.asarray(self.scale * np.asarray(x, np.float64) + self.shift)
+
+
+def varying(parameter: Array) -> tuple[int, ...]:
+    """The axes of a parameter that have more than one element."""
+    return tuple(axis for axis, size in enumerate(parameter.shape) if size != 1)
+
+
+def aligned(parameter: ArrayLike, rank: int) -> Array:
+    """The parameter with exactly `rank` axes, aligned to the right; ValueError if it cannot be."""
+    array = np.asarray(parameter, np.float64)
+    if array.ndim > rank:
+        surplus = array.ndim - rank
+        if any(size != 1 for size in array.shape[:surplus]):
+            raise ValueError(f"a parameter of shape {array.shape} has no rank {rank}")
+        return array.reshape(array.shape[surplus:])
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+def compact(parameter: Array) -> Array:
+    """The same parameter with size 1 along every axis on which all its values are equal."""
+    for axis in varying(parameter):
+        first = parameter.take([0], axis) if parameter.shape[axis] else parameter
+        if parameter.shape[axis] and bool(np.all(parameter == first)):
+            parameter = first
+    return parameter

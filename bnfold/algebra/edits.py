@@ -1,0 +1,75 @@
+"""What a plan consists of: four kinds of edit, as values. An adapter carries them out; the rules only name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bnfold.algebra.affine import Affine, Array
+
+Node = Any  # the adapter's own objects, hashable by identity; the algebra only hands them on
+Value = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Rewrite:
+    """The constant at this input of the node becomes `affine(constant)`; other readers keep the old one."""
+
+    node: Node
+    position: int
+    affine: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Supply:
+    """The optional input at this position, left out so far, becomes this constant, in the type of `like`."""
+
+    node: Node
+    position: int
+    array: Array
+    like: int
+
+
+@dataclass(frozen=True, eq=False)
+class Append:
+    """Behind the node's only output goes an Add of this constant, in the type of the node's input `like`."""
+
+    node: Node
+    array: Array
+    like: int
+
+
+@dataclass(frozen=True, eq=False)
+class Drop:
+    """The node goes; its input at `data` and its output become one value, which keeps the name of either."""
+
+    node: Node
+    data: int
+    keep: Literal["input", "output"]
+
+
+Edit = Rewrite | Supply | Append | Drop
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one rule asks for: demands on the node's inputs, edits to the node, and what its outputs then carry.
+
+    Backward rules leave `outs` empty. A forward rule gives one affine per output: what is still to be applied to it.
+    """
+
+    demands: tuple[tuple[int, Affine], ...] = ()
+    edits: tuple[Edit, ...] = ()
+    outs: tuple[Affine, ...] = ()
+    absorbs: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The complete edit for one site. `into` are the nodes that absorb, `through` the nodes that are crossed."""
+
+    edits: tuple[Edit, ...]
+    into: tuple[Node, ...]
+    through: tuple[Node, ...]
+    direction: Literal["backward", "forward", "split", "merged"] = "backward"
+    added_bytes: int = field(default=0)

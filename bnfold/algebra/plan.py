@@ -1,0 +1,335 @@
+"""From one site to a complete edit, or to a refusal: the driver of the rules.
+
+Backward, the demand of a site is pulled up from its input: a constant absorbs it; a value that anyone else sees refuses
+it; otherwise the producer's rule turns it into demands on the producer's inputs. Every branch must absorb. Forward, the
+affine is pushed down from the site's output through every reader until all of them absorb. Where neither takes it
+whole, the scale may go one way and the shift the other. Nothing is edited here: the result is a value.
+
+Soundness: after a plan is applied, a value demanded backward holds `demand(old value)`, a value reached forward holds
+the old value before the affine that is still owed to it, and every value outside the plan is unchanged.
+
+Decisions. Alternatives are tried in the order in which the rules give them; the whole search for one site is bounded by
+`MOST_STEPS`, so that no graph, however made, takes more than a bounded time per site. The refusal that is reported is
+that of the first alternative, which is the one that would have removed the most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from bnfold.algebra import ops
+from bnfold.algebra.affine import Affine, Array, Refusal
+from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Rewrite, Step, Supply, Value
+from bnfold.algebra.rules import backward, forward
+
+MOST_STEPS = 2000
+DEEPEST = 200
+MOST_ADDED_BYTES = 64 * 2**20
+
+Direction = Literal["backward", "forward", "split", "merged"]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """An affine map that sits in a graph as nodes of its own: one BatchNorm, or a chain; `nodes` run downward."""
+
+    name: str
+    op: str
+    nodes: tuple[Node, ...]
+    refusal: Refusal | None = None
+
+
+class Graph(Protocol):
+    """What the planner asks of a graph. Nodes and values are the adapter's own hashable objects."""
+
+    def kind(self, node: Node) -> ops.Kind:
+        """The node as a kind of the algebra."""
+
+    def name(self, node: Node) -> str:
+        """The node's name, for people."""
+
+    def inputs(self, node: Node) -> Sequence[Value | None]:
+        """The values that it reads; None for an optional input left out."""
+
+    def outputs(self, node: Node) -> Sequence[Value | None]:
+        """The values that it makes."""
+
+    def producer(self, value: Value) -> tuple[Node, int] | None:
+        """The node and the output position that make a value; None for a graph input."""
+
+    def readers(self, value: Value) -> Sequence[tuple[Node, int]]:
+        """Who reads the elements of a value, and at which input; readers of its shape or type alone do not count."""
+
+    def is_output(self, value: Value) -> bool:
+        """Whether the graph hands the value out."""
+
+    def is_constant(self, value: Value) -> bool:
+        """Whether the value is known."""
+
+    def constant(self, value: Value) -> Array:
+        """A known value, in float64."""
+
+    def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
+        """The bytes that `affine` of the constant at this input adds to the graph, or why its type cannot hold it."""
+
+    def can_drop(self, node: Node, data: int) -> bool:
+        """Whether what the node reads and what it makes can become one value."""
+
+    def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
+        """Why an array cannot be held in the type of the node's input at position `like`, if it cannot."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A part of a plan: edits, who absorbs, what is crossed."""
+
+    edits: tuple[Edit, ...] = ()
+    into: tuple[Node, ...] = ()
+    through: tuple[Node, ...] = ()
+    added_bytes: int = 0
+
+    def __add__(self, other: _Found) -> _Found:
+        return _Found(
+            self.edits + other.edits,
+            self.into + other.into,
+            self.through + other.through,
+            self.added_bytes + other.added_bytes,
+        )
+
+    @property
+    def appends(self) -> bool:
+        return any(isinstance(edit, Append) for edit in self.edits)
+
+
+def plan_backward(graph: Graph, site: Site) -> Plan | Refusal:
+    """Fold the site into what stands above it."""
+    found = _Search(graph).pull_site(site, site_affine(graph, site))
+    return found if isinstance(found, Refusal) else _plan(graph, found, "backward")
+
+
+def plan_forward(graph: Graph, site: Site) -> Plan | Refusal:
+    """Fold the site into what stands below it."""
+    found = _Search(graph).push_site(site, site_affine(graph, site))
+    return found if isinstance(found, Refusal) else _plan(graph, found, "forward")
+
+
+def plan_split(graph: Graph, site: Site) -> Plan | Refusal:
+    """Fold the scale upward and the shift downward: `s x + t` is a shift by t after a scaling by s."""
+    affine = site_affine(graph, site)
+    if not affine.has_scale or not affine.has_shift:
+        return Refusal("not-equivariant", "there is nothing to split")
+    up = _Search(graph).pull_site(site, affine.scaling())
+    if isinstance(up, Refusal):
+        return up
+    down = _Search(graph).push_site(site, affine.shifting())
+    if isinstance(down, Refusal):
+        return down
+    kept = tuple(edit for edit in down.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
+    return _plan(graph, up + _Found(kept, down.into, down.through, down.added_bytes), "split")
+
+
+def site_affine(graph: Graph, site: Site) -> Affine:
+    """The composition of the site's nodes."""
+    kinds = [graph.kind(node) for node in site.nodes]
+    affines = [kind.affine for kind in kinds if isinstance(kind, ops.ConstAffine)]
+    whole = affines[0]
+    for affine in affines[1:]:
+        whole = affine.after(whole)
+    return whole
+
+
+def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
+    slots: set[tuple[Node, int]] = set()
+    for edit in found.edits:
+        if isinstance(edit, Rewrite | Supply):
+            slot = (edit.node, edit.position)
+            if slot in slots:
+                return Refusal("conflict", "two demands meet in one constant", graph.name(edit.node))
+            slots.add(slot)
+        if isinstance(edit, Drop) and not graph.can_drop(edit.node, edit.data):
+            return Refusal("graph-output", "its value is an output of the graph", graph.name(edit.node))
+    if found.added_bytes > MOST_ADDED_BYTES:
+        size = f"{found.added_bytes / 2**20:.0f} MB"
+        return Refusal("too-large", f"the fold would add {size} of parameters", graph.name(found.into[0]))
+    into = tuple(dict.fromkeys(found.into))
+    through = tuple(node for node in dict.fromkeys(found.through) if node not in into)
+    if into and all(isinstance(graph.kind(node), ops.ConstAffine) for node in into):
+        direction = "merged"
+    return Plan(found.edits, into, through, direction, found.added_bytes)
+
+
+class _Search:
+    """One bounded search; its methods return a part of a plan or a refusal and change nothing but the budget."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.steps = 0
+
+    def pull_site(self, site: Site, affine: Affine) -> _Found | Refusal:
+        for node in site.nodes[1:]:
+            refusal = self._unseen(self.graph.inputs(node)[self._data(node)], node)
+            if refusal:
+                return refusal
+        first = site.nodes[0]
+        position = self._data(first)
+        found = self._pull(self.graph.inputs(first)[position], affine, first, position, 0)
+        if isinstance(found, Refusal):
+            return found
+        return _Found(tuple(Drop(node, self._data(node), "output") for node in site.nodes)) + found
+
+    def push_site(self, site: Site, affine: Affine) -> _Found | Refusal:
+        for node in site.nodes[1:]:
+            refusal = self._unseen(self.graph.inputs(node)[self._data(node)], node)
+            if refusal:
+                return refusal
+        found = self._push(self.graph.outputs(site.nodes[-1])[0], affine, site.nodes[-1], 0)
+        if isinstance(found, Refusal):
+            return found
+        return _Found(tuple(Drop(node, self._data(node), "input") for node in site.nodes)) + found
+
+    def _pull(self, value: Value | None, a: Affine, reader: Node, position: int, depth: int) -> _Found | Refusal:
+        """Make `value`, as `reader` sees it, hold `a(value)`."""
+        if a.is_identity:
+            return _Found()
+        refusal = self._spend(a, reader, depth)
+        if refusal:
+            return refusal
+        graph = self.graph
+        if graph.is_constant(value):
+            rounded = graph.rounding(reader, position, a)
+            if isinstance(rounded, Refusal):
+                return rounded
+            return _Found((Rewrite(reader, position, a),), (reader,), added_bytes=rounded)
+        made = graph.producer(value)
+        refusal = self._unseen(value, reader)
+        if refusal:
+            return refusal
+        if made is None:
+            return Refusal("graph-input", "nothing linear stands above it, the value enters the graph there", None)
+        node, port = made
+        kind = graph.kind(node)
+        steps = backward(kind, node, port, a)
+        if isinstance(steps, Refusal):
+            return self._blamed(steps, node)
+        return _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
+
+    def _take(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
+        """Meet all demands of one backward step."""
+        refusal = self._holdable(step)
+        if refusal:
+            return refusal
+        total = _Found(step.edits, (node,) if step.absorbs else (), () if step.absorbs else (node,))
+        for position, demand in step.demands:
+            found = self._pull(self.graph.inputs(node)[position], demand, node, position, depth + 1)
+            if isinstance(found, Refusal):
+                return found
+            total += found
+        return total
+
+    def _push(self, value: Value | None, a: Affine, maker: Node, depth: int) -> _Found | Refusal:
+        """Let every reader of `value` do without `a`, which `maker` no longer applies."""
+        if a.is_identity or value is None:
+            return _Found()
+        graph = self.graph
+        refusal = self._spend(a, maker, depth)
+        if refusal:
+            return refusal
+        if graph.is_output(value):
+            return Refusal("graph-output", "its value is an output of the graph", graph.name(maker))
+        total = _Found()
+        readers = graph.readers(value)
+        if len({node for node, _ in readers}) < len(readers):
+            return Refusal("conflict", "one operator reads the value twice", graph.name(readers[0][0]))
+        for node, position in readers:
+            found = self._pass(node, position, a, depth)
+            if isinstance(found, Refusal):
+                return found
+            total += found
+        return total
+
+    def _pass(self, node: Node, position: int, a: Affine, depth: int) -> _Found | Refusal:
+        """Let one reader do without `a`."""
+        graph = self.graph
+
+        def read(at: int) -> Array:
+            return graph.constant(graph.inputs(node)[at])
+
+        steps = forward(graph.kind(node), node, position, a, read)
+        if isinstance(steps, Refusal):
+            return self._blamed(steps, node)
+        return _best((self._leave(node, step, depth) for step in steps), adding=False)
+
+    def _leave(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
+        """Meet the demands of one forward step and push on what its outputs carry."""
+        graph = self.graph
+        refusal = self._holdable(step)
+        if refusal:
+            return refusal
+        total = _Found(step.edits, (node,) if step.absorbs else (), () if step.absorbs else (node,))
+        for at, demand in step.demands:
+            found = self._pull(graph.inputs(node)[at], demand, node, at, depth + 1)
+            if isinstance(found, Refusal):
+                return found
+            total += _Found(found.edits, found.into, added_bytes=found.added_bytes)
+        for value, out in zip(graph.outputs(node), step.outs, strict=False):
+            found = self._push(value, out, node, depth + 1)
+            if isinstance(found, Refusal):
+                return found
+            total += found
+        return total
+
+    def _unseen(self, value: Value | None, reader: Node) -> Refusal | None:
+        """Why a value cannot change: someone other than `reader` sees it."""
+        graph = self.graph
+        made = graph.producer(value)
+        maker = graph.name(made[0]) if made else None
+        if graph.is_output(value):
+            return Refusal("graph-output", "its value before the BatchNorm is an output of the graph", maker)
+        others = [node for node, _ in graph.readers(value)]
+        if len(others) > 1:
+            names = ", ".join(dict.fromkeys(graph.name(node) for node in others if node != reader))
+            return Refusal(
+                "shared-value", f"its value is read elsewhere too: {names or 'twice by one operator'}", maker
+            )
+        return None
+
+    def _spend(self, a: Affine, node: Node, depth: int) -> Refusal | None:
+        self.steps += 1
+        if self.steps > MOST_STEPS or depth > DEEPEST:
+            return Refusal("unsupported", "the way to a linear operator is too long", self.graph.name(node))
+        if not a.is_finite:
+            return Refusal("non-finite", "the parameters to fold are not finite numbers", self.graph.name(node))
+        return None
+
+    def _holdable(self, step: Step) -> Refusal | None:
+        for edit in step.edits:
+            if isinstance(edit, Supply | Append):
+                like = edit.like
+                refusal = self.graph.fits(edit.array, edit.node, like)
+                if refusal:
+                    return self._blamed(refusal, edit.node)
+        return None
+
+    def _blamed(self, refusal: Refusal, node: Node) -> Refusal:
+        return refusal if refusal.blocker else Refusal(refusal.reason, refusal.detail, self.graph.name(node))
+
+    def _data(self, node: Node) -> int:
+        kind = self.graph.kind(node)
+        return kind.data if isinstance(kind, ops.ConstAffine) else 0
+
+
+def _best(attempts: Iterator[_Found | Refusal], adding: bool) -> _Found | Refusal:
+    """The first alternative that works, one that adds no operator if `adding` is not wanted; else the first refusal."""
+    tried: list[_Found | Refusal] = []
+    for found in attempts:
+        if isinstance(found, _Found) and (adding or not found.appends):
+            return found
+        tried.append(found)
+    return next((found for found in tried if isinstance(found, _Found)), tried[0])
+
+
+def _is_bias_add(kind: ops.Kind) -> bool:
+    """An addition of a constant: better kept, as the bias it is, than replaced by a new addition."""
+    return isinstance(kind, ops.ConstAffine) and kind.absorber.shift is not None and kind.absorber.scale is None

@@ -1,0 +1,437 @@
+"""One backward and one forward rule per kind of operator: the whole of the algebra.
+
+Backward: `backward(kind, node, port, a)` gives steps whose demands `b_i` satisfy, for every input,
+`a(op(x_0, x_1, ...)) == op'(b_0(x_0), b_1(x_1), ...)` with op' the operator after the step's edits.
+Forward: `forward(kind, node, position, a, read)` gives steps with `op(.., a(x), ..) == out(op'(.., x, ..))`.
+Several steps are alternatives, the better first. A refusal is a value.
+
+In the equations of this file `a(y) = s y + t`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from itertools import pairwise
+
+import numpy as np
+
+from bnfold.algebra import ops
+from bnfold.algebra.affine import Affine, Array, Refusal, varying
+from bnfold.algebra.axes import Shape, carry_back, carry_forth, shape_text
+from bnfold.algebra.edits import Append, Drop, Edit, Node, Step, Supply
+
+Steps = Sequence[Step] | Refusal
+Read = Callable[[int], Array]  # position -> the constant at that input, in float64
+
+
+@singledispatch
+def backward(kind: ops.Kind, node: Node, port: int, a: Affine) -> Steps:
+    """The steps that meet demand `a` on output `port`, or why there are none."""
+    raise TypeError(f"no backward rule for {type(kind).__name__}")
+
+
+@singledispatch
+def forward(kind: ops.Kind, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    """The steps that let the operator read `x` where it read `a(x)` at `position`, or why there are none."""
+    raise TypeError(f"no forward rule for {type(kind).__name__}")
+
+
+# Opaque: nothing passes.
+
+
+@backward.register
+def _(kind: ops.Opaque, node: Node, port: int, a: Affine) -> Steps:
+    return Refusal(kind.reason, kind.detail)
+
+
+@forward.register
+def _(kind: ops.Opaque, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    return Refusal(kind.reason, kind.detail)
+
+
+# Pass: s x + t through y = x.
+
+
+@backward.register
+def _(kind: ops.Pass, node: Node, port: int, a: Affine) -> Steps:
+    return [Step(((kind.data, a),))]
+
+
+@forward.register
+def _(kind: ops.Pass, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    return [Step(outs=(a,))]
+
+
+# IndexMap: the inverse map, applied to the parameters.
+
+
+@backward.register
+def _(kind: ops.IndexMap, node: Node, port: int, a: Affine) -> Steps:
+    moved = a.mapped(lambda parameter, neutral: carry_back(kind.steps[port], parameter, neutral))
+    return moved if isinstance(moved, Refusal) else [Step(((kind.data, moved),))]
+
+
+@forward.register
+def _(kind: ops.IndexMap, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    outs = []
+    for steps in kind.steps:
+        moved = a.mapped(lambda parameter, neutral, steps=steps: carry_forth(steps, parameter))  # type: ignore[misc]
+        if isinstance(moved, Refusal):
+            return moved
+        outs.append(moved)
+    return [Step(outs=tuple(outs))]
+
+
+# ConstAffine: y = c(x). Backward: a(c(x)) = (a c)(x), the operator goes. Or its own constants absorb a.
+# Forward: c(a(x)) = (c a)(x), the operator goes.
+
+
+@backward.register
+def _(kind: ops.ConstAffine, node: Node, port: int, a: Affine) -> Steps:
+    composed = Step(((kind.data, a.after(kind.affine)),), (Drop(node, kind.data, "output"),))
+    absorbed = _absorbed(kind, a)
+    return [composed] if absorbed is None else [composed, absorbed]
+
+
+@forward.register
+def _(kind: ops.ConstAffine, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    composed = Step(edits=(Drop(node, kind.data, "input"),), outs=(kind.affine.after(a),))
+    to = kind.absorber
+    if a.has_scale or to.shift is None or to.scale is not None:
+        return [composed]
+    # y = k x + d with a bias d of its own: k (x + t) + d = k x + (d + k t).
+    moved = Affine(np.ones((1,) * a.rank), to.sign * kind.affine.scale * a.shift)
+    return [Step(((to.shift, moved),), outs=(Affine.identity(a.rank),), absorbs=True), composed]
+
+
+def _absorbed(kind: ops.ConstAffine, a: Affine) -> Step | None:
+    """`a` taken into the operator's own constants.
+
+    y = gamma x^ + beta: gamma' = s gamma, beta' = s beta + t. y = x c: c' = s c. y = x / c: c' = c / s.
+    y = x + c: c' = s c + t and x' = s x. y = x - c: c' = s c - t. y = c - x: c' = s c + t.
+    """
+    to = kind.absorber
+    if to.scale is None and to.shift is None:
+        return None
+    if to.shift is None and a.has_shift:
+        return None
+    if to.inverse and not bool(np.all(a.scale)):
+        return None
+    if to.axis is not None and any(axis != to.axis for axis in a.axes):
+        return None
+    demands: list[tuple[int, Affine]] = []
+    if to.scale is None:
+        demands.append((kind.data, a.scaling()))
+    else:
+        scale = Affine(1 / a.scale, 0 * a.scale) if to.inverse else a.scaling()
+        demands.append((to.scale, _as_vector(scale, to.axis)))
+    if to.shift is not None:
+        demands.append((to.shift, _as_vector(Affine(a.scale, to.sign * a.shift), to.axis)))
+    return Step(tuple(demands), absorbs=True)
+
+
+def _as_vector(a: Affine, axis: int | None) -> Affine:
+    return a if axis is None else Affine(_vector(a.scale, axis), _vector(a.shift, axis))
+
+
+def _vector(parameter: Array, axis: int) -> Array:
+    return parameter.reshape(parameter.shape[axis])
+
+
+# Sum: s (x + y) + t = (s x + t) + s y: every operand gets the scale, one gets the shift.
+
+
+@backward.register
+def _(kind: ops.Sum, node: Node, port: int, a: Affine) -> Steps:
+    scales = [_onto_operand(a.scaling(), shape, kind.y_shape) for shape in kind.shapes]
+    for demand in scales:
+        if isinstance(demand, Refusal):
+            return demand
+    if not a.has_shift:
+        return [Step(tuple((i, d) for i, d in enumerate(scales) if isinstance(d, Affine)))]
+    steps: list[Step] = []
+    refusals: list[Refusal] = []
+    for payer, (sign, shape) in enumerate(zip(kind.signs, kind.shapes, strict=True)):
+        whole = _onto_operand(Affine(a.scale, sign * a.shift), shape, kind.y_shape)
+        if isinstance(whole, Refusal):
+            refusals.append(whole)
+            continue
+        demands = [whole if i == payer else d for i, d in enumerate(scales)]
+        steps.append(Step(tuple((i, d) for i, d in enumerate(demands) if isinstance(d, Affine))))
+    return steps or refusals[0]
+
+
+@forward.register
+def _(kind: ops.Sum, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    if a.has_scale:
+        return Refusal("not-equivariant", "the other operand of the addition is not scaled along")
+    return [Step(outs=(Affine(a.scale, kind.signs[position] * a.shift).aligned(len(kind.y_shape)),))]
+
+
+def _onto_operand(a: Affine, shape: Shape, y_shape: Shape) -> Affine | Refusal:
+    """The demand on a broadcast operand: `a` may vary only along axes on which the operand is as long as y."""
+    missing = len(y_shape) - len(shape)
+    for axis in a.axes:
+        size = shape[axis - missing] if axis >= missing else 1
+        if size == a.size(axis):
+            continue
+        if size is None or isinstance(size, str):
+            return Refusal("dynamic-shape", f"the size of axis {axis} of an operand {shape_text(shape)} is not known")
+        return Refusal("off-channel", f"an operand of shape {shape_text(shape)} is broadcast along axis {axis}")
+    return a.aligned(len(shape))
+
+
+# Concat: the parameters are cut where the operands meet.
+
+
+@backward.register
+def _(kind: ops.Concat, node: Node, port: int, a: Affine) -> Steps:
+    if kind.axis not in a.axes:
+        return [Step(tuple((i, a) for i in range(len(kind.sizes))))]
+    if None in kind.sizes:
+        return Refusal("dynamic-shape", f"the sizes of the concatenated values along axis {kind.axis} are not known")
+    bounds = np.cumsum([0, *(size for size in kind.sizes if size is not None)])
+    demands = []
+    for i, (start, stop) in enumerate(pairwise(bounds)):
+        cut = a.mapped(lambda parameter, neutral, at=slice(start, stop): _cut(parameter, kind.axis, at))  # type: ignore[misc]
+        if isinstance(cut, Affine):
+            demands.append((i, cut))
+    return [Step(tuple(demands))]
+
+
+@forward.register
+def _(kind: ops.Concat, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    if None in kind.sizes:
+        return Refusal("dynamic-shape", f"the sizes of the concatenated values along axis {kind.axis} are not known")
+    sizes = [size for size in kind.sizes if size is not None]
+
+    def laid(parameter: Array, neutral: float) -> Array | Refusal:
+        shape = list(parameter.shape)
+        shape[kind.axis] = sum(sizes)
+        out = np.full(shape, neutral)
+        at = [slice(None)] * len(shape)
+        at[kind.axis] = slice(sum(sizes[:position]), sum(sizes[: position + 1]))
+        out[tuple(at)] = parameter
+        return out
+
+    out = a.mapped(laid)
+    return out if isinstance(out, Refusal) else [Step(outs=(out,))]
+
+
+def _cut(parameter: Array, axis: int, at: slice) -> Array:
+    if parameter.shape[axis] == 1:
+        return parameter
+    index = [slice(None)] * parameter.ndim
+    index[axis] = at
+    return parameter[tuple(index)]
+
+
+# Gate: s (x g) = (s x) g. A shift does not pass.
+
+
+@backward.register
+def _(kind: ops.Gate, node: Node, port: int, a: Affine) -> Steps:
+    if a.has_shift:
+        return Refusal("not-equivariant", "a product with a computed value passes a scale, but not a shift")
+    steps: list[Step] = []
+    refusals: list[Refusal] = []
+    for operand in kind.open:
+        demand = _onto_operand(a, kind.shapes[operand], kind.y_shape)
+        if isinstance(demand, Refusal):
+            refusals.append(demand)
+        else:
+            steps.append(Step(((operand, demand),)))
+    return steps or refusals[0]
+
+
+@forward.register
+def _(kind: ops.Gate, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    if a.has_shift:
+        return Refusal("not-equivariant", "a product with a computed value passes a scale, but not a shift")
+    if position not in kind.open:
+        return Refusal("not-equivariant", "the value divides another one")
+    return [Step(outs=(a.aligned(len(kind.y_shape)),))]
+
+
+# Aggregate: sum_i w_i (s x_i + t) = s sum_i w_i x_i + t sum_i w_i; max_i (s x_i + t) = s max_i x_i + t for s >= 0.
+
+
+@backward.register
+def _(kind: ops.Aggregate, node: Node, port: int, a: Affine) -> Steps:
+    if not kind.keepdims:
+        a = Affine(np.expand_dims(a.scale, kind.axes), np.expand_dims(a.shift, kind.axes))
+    refusal = _aggregate_refuses(kind, a)
+    return refusal or [Step(((0, a),))]
+
+
+@forward.register
+def _(kind: ops.Aggregate, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    refusal = _aggregate_refuses(kind, a)
+    if refusal:
+        return refusal
+    if not kind.keepdims:
+        a = Affine(np.squeeze(a.scale, kind.axes), np.squeeze(a.shift, kind.axes))
+    return [Step(outs=(a,))]
+
+
+def _aggregate_refuses(kind: ops.Aggregate, a: Affine) -> Refusal | None:
+    if any(axis in kind.axes for axis in a.axes):
+        return Refusal("off-channel", f"the {kind.what} runs along an axis on which the affine varies")
+    if kind.law == "linear" and a.has_shift:
+        return Refusal("not-equivariant", f"the {kind.what} counts zeros in, so a shift does not pass")
+    if kind.law == "maximum" and bool(np.any(a.scale < 0)):
+        return Refusal("not-equivariant", f"the {kind.what} passes a scale only if it is not negative")
+    return None
+
+
+# Homogeneous: s f(x) = f(s x) for s > 0.
+
+
+@backward.register
+def _(kind: ops.Homogeneous, node: Node, port: int, a: Affine) -> Steps:
+    return _homogeneous_refuses(kind, a) or [Step(((0, a),))]
+
+
+@forward.register
+def _(kind: ops.Homogeneous, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    if position != 0:
+        return Refusal("not-equivariant", f"the value is a parameter of {kind.what}")
+    return _homogeneous_refuses(kind, a) or [Step(outs=(a,))]
+
+
+def _homogeneous_refuses(kind: ops.Homogeneous, a: Affine) -> Refusal | None:
+    if a.has_shift:
+        return Refusal("not-equivariant", f"{kind.what} does not pass a shift")
+    if not bool(np.all(a.scale > 0)):
+        return Refusal("not-equivariant", f"{kind.what} passes a scale only if it is positive")
+    return None
+
+
+# Linear: s (sum x w + b) + t = sum x (s w) + (s b + t). Along axes that w does not have but x has, x takes the scale.
+
+
+@backward.register
+def _(kind: ops.Linear, node: Node, port: int, a: Affine) -> Steps:
+    letters = set("".join(kind.w))
+    onto_x = [axis for axis in varying(a.scale) if not _covers(letters, kind.y[axis])]
+    for axis in onto_x:
+        if kind.y[axis] not in kind.x or len(kind.y[axis]) != 1:
+            return Refusal("off-channel", f"the affine varies along axis {axis}, which the weight does not span")
+    if onto_x and len(varying(a.scale)) > len(onto_x):
+        return Refusal("off-channel", "the scale varies along an axis of the weight and along one of the input")
+    bias = _biased(kind, node, a)
+    if isinstance(bias, Refusal):
+        return bias
+    if onto_x:
+        scale = _transfer(a.scale, kind.y, kind.x)
+        share = (kind.data, Affine(scale, np.zeros((1,) * scale.ndim)))
+        return [Step((share, *bias.demands), bias.edits)]
+    scale = _onto_weight(a.scale, kind.y, kind)
+    share = (kind.weight, Affine(scale, np.zeros((1,) * scale.ndim)))
+    return [Step((share, *bias.demands), bias.edits, absorbs=True)]
+
+
+# Forward: sum (s x + t) w + b = sum x (s w) + (b + sum t w), where every tap of w meets an element of x.
+
+
+@forward.register
+def _(kind: ops.Linear, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    if position != kind.data:
+        return Refusal("computed-weight", "the value is the weight or the bias of a linear operator")
+    for axis in a.axes:
+        if not _covers(set("".join(kind.w)), kind.x[axis]):
+            return Refusal("off-channel", f"the affine varies along axis {axis}, which the weight does not span")
+    if a.has_shift and not kind.complete:
+        return Refusal("padded-shift", kind.incomplete_why)
+    scale = _onto_weight(a.scale, kind.x, kind)
+    demand = (kind.weight, Affine(scale, np.zeros((1,) * scale.ndim)))
+    done = Affine.identity(len(kind.y))
+    if not a.has_shift:
+        return [Step((demand,), outs=(done,), absorbs=True)]
+    total = _contracted(kind, read(kind.weight), a.shift)
+    shift = Affine(np.ones((1,) * total.ndim), total)
+    bias = _biased(kind, node, shift)
+    if isinstance(bias, Refusal):
+        return bias
+    here = Step((demand, *bias.demands), bias.edits, (done,), absorbs=True)
+    if kind.bias is not None:
+        return [here]
+    return [Step((demand,), outs=(shift,), absorbs=True), here]  # better a bias further down than a new one here
+
+
+def _contracted(kind: ops.Linear, weight: Array, shift: Array) -> Array:
+    """`gain * sum(t w)`, aligned with y."""
+    letters = _letters(kind)
+    view = (weight * _onto_weight(shift, kind.x, kind)).reshape([kind.sizes[letter] for letter in letters])
+    kept = set("".join(kind.y))
+    summed = kind.gain * view.sum(axis=tuple(i for i, letter in enumerate(letters) if letter not in kept))
+    return _spread(summed, [letter for letter in letters if letter in kept], kind.y)
+
+
+def _biased(kind: ops.Linear, node: Node, a: Affine) -> Step | Refusal:
+    """The step that gives the bias `s b + t`, or a bias `t` where there was none."""
+    bias = kind.bias
+    if bias is None:
+        return Step(edits=(Append(node, a.shift, kind.weight),)) if a.has_shift else Step()
+    if bias.axis is not None:
+        if any(axis != bias.axis for axis in a.axes):
+            return Refusal("off-channel", "the affine varies along an axis that the bias does not span")
+        size = math.prod(kind.sizes[letter] for letter in kind.y[bias.axis])
+        if not bias.present:
+            vector = np.broadcast_to(_vector(a.shift, bias.axis), size)
+            return Step(edits=(Supply(node, bias.position, vector, kind.weight),)) if a.has_shift else Step()
+        return Step(((bias.position, _as_vector(a, bias.axis)),))
+    if not bias.present:
+        row = a.shift / bias.gain
+        edit: Edit = Supply(node, bias.position, row[0] if row.shape[0] == 1 else row, kind.weight)
+        return Step(edits=(edit,)) if a.has_shift else Step()
+    return Step(((bias.position, Affine(a.scale, a.shift / bias.gain)),))
+
+
+def _covers(letters: set[str], axis: str) -> bool:
+    return bool(axis) and set(axis) <= letters
+
+
+def _letters(kind: ops.Linear) -> list[str]:
+    """The indices of the weight, outermost first."""
+    return list("".join(kind.w))
+
+
+def _onto_weight(parameter: Array, axes: ops.Axes, kind: ops.Linear) -> Array:
+    """A parameter aligned with x or y, carried to the axes of the weight."""
+    letters = _letters(kind)
+    shape = dict.fromkeys(letters, 1)
+    order: list[str] = []
+    for axis in varying(parameter):
+        for letter in axes[axis]:
+            shape[letter] = kind.sizes[letter]
+            order.append(letter)
+    values = parameter.reshape([kind.sizes[letter] for letter in order])
+    values = values.transpose([order.index(letter) for letter in letters if letter in order])
+    view = values.reshape([shape[letter] for letter in letters])
+    out = []
+    for axis_letters in kind.w:
+        varies = any(shape[letter] > 1 for letter in axis_letters)
+        out += [kind.sizes[letter] if varies else 1 for letter in axis_letters]
+    view = np.broadcast_to(view, out)
+    sizes = iter(out)
+    return view.reshape([math.prod(next(sizes) for _ in axis_letters) for axis_letters in kind.w])
+
+
+def _spread(values: Array, letters: list[str], axes: ops.Axes) -> Array:
+    """An array over these indices, carried to axes that run over them; axes over other indices get size 1."""
+    order = [letter for axis in axes for letter in axis if letter in letters]
+    moved = values.transpose([letters.index(letter) for letter in order])
+    extent = dict(zip(order, moved.shape, strict=True))
+    return moved.reshape([math.prod(extent.get(letter, 1) for letter in axis) for axis in axes])
+
+
+def _transfer(parameter: Array, old: ops.Axes, new: ops.Axes) -> Array:
+    """A parameter carried from axes to other axes that run over the same single indices."""
+    where = {old[axis]: axis for axis in varying(parameter)}
+    order = [where[axis] for axis in new if axis in where]
+    shape = [parameter.shape[where[axis]] if axis in where else 1 for axis in new]
+    rest = [axis for axis in range(parameter.ndim) if axis not in order]
+    return parameter.transpose([*order, *rest]).reshape(shape)

@@ -1,0 +1,220 @@
+"""The pipeline, in reading order: open, fold, write beside the target, verify, measure, take the target's name.
+
+`fold` and `inspect` need NumPy and onnx alone. `verify`, `bench` and a `convert` with either also need ONNX Runtime.
+
+Decisions. What is verified is the file that was written, not the model in memory. When the verdict fails, the folds
+are bisected: every subset is folded afresh from the source, the folds that fail on their own are taken back, and the
+rest is verified once more; if that fails too, nothing is written. A model in which nothing folds is copied byte for
+byte, which needs no verification. In a model with BatchNorms in training mode, `assume_eval` changes the function on
+purpose; the reference is then the original in inference mode.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bnfold
+from bnfold.conversion import Conversion, describe, runnable
+from bnfold.errors import EquivalenceError, OutputError, UsageError
+from bnfold.graphs.onnx.fold import FoldOptions, count, fold_document
+from bnfold.graphs.onnx.simplify import simplified
+from bnfold.graphs.onnx.sources import open_model
+from bnfold.results import Counts, Latency, Report, Site, Verification
+
+if TYPE_CHECKING:
+    from bnfold.checks.options import CheckOptions
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A folded model of the kind that was given, the account of its sites, and what the graph held before and after."""
+
+    model: Any
+    sites: tuple[Site, ...]
+    before: Counts
+    after: Counts
+
+
+def fold(
+    model: Any,
+    *,
+    only: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    freeze_initializers: bool = False,
+    assume_eval: bool = False,
+) -> FoldResult:
+    """Fold every BatchNorm that algebra allows; the model that is given is not changed.
+
+    `model` is an onnx.ModelProto or an onnx_ir.Model, and `result.model` is of the same kind; a path to an ONNX file
+    gives a ModelProto. `only` and `skip` are shell-style patterns on site names. `freeze_initializers` takes
+    initializers that are also graph inputs as constants; `assume_eval` takes BatchNorms in training mode as inference
+    ones.
+
+    Nothing is run: use `convert` to have the result verified.
+
+    Raises:
+        ModelError: if the model cannot be read or contradicts itself.
+        MissingDependency: if the model is of a kind whose package is not installed.
+    """
+    options = _options(only, skip, freeze_initializers, assume_eval)
+    opened = open_model(model)
+    before = count(opened.document.model)
+    sites = fold_document(opened.document, opened.name, options)
+    after = count(opened.document.model)
+    return FoldResult(opened.give_back(opened.document), sites, before, after)
+
+
+def inspect(
+    model: Any,
+    *,
+    only: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    freeze_initializers: bool = False,
+    assume_eval: bool = False,
+) -> Report:
+    """Say of every site whether it would fold, into what and through what, or why it would stay. Writes nothing.
+
+    Takes what `fold` takes and raises what it raises.
+    """
+    options = _options(only, skip, freeze_initializers, assume_eval)
+    opened = open_model(model)
+    source, before = describe(opened.document, hashed=True)
+    sites = fold_document(opened.document, opened.name, options)
+    return Report(bnfold.__version__, source, sites, before, count(opened.document.model))
+
+
+def convert(
+    source: Any,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    verify: bool = True,
+    bench: bool = True,
+    only: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    freeze_initializers: bool = False,
+    assume_eval: bool = False,
+    simplify: bool = False,
+    save_as_external_data: bool | None = None,
+    force: bool = False,
+    options: CheckOptions | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Fold a model, verify the result against it, measure both, and write the result.
+
+    `source` is a path, or a model as `fold` takes it; `output` defaults to the source's stem + ".folded.onnx" beside
+    it. The target appears only when all is well, in one rename. `options` say how to verify and measure
+    (`CheckOptions`); `progress` is called with the name of a stage and the fraction of it that is done.
+
+    Raises:
+        UsageError: if the options contradict each other or the machine.
+        ModelError: if the source cannot be read or run.
+        OutputError: if the target exists and `force` is not given, or cannot be written.
+        EquivalenceError: if the result is not the same function; nothing is written then, and `report` has the account.
+        MissingDependency: if ONNX Runtime, or onnxsim for `simplify`, is needed and not installed.
+    """
+    target = _target(source, output, force)
+    checks = _check_options(options) if verify or bench else None
+    fold_options = _options(only, skip, freeze_initializers, assume_eval)
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+        given = simplified(source, Path(folder)) if simplify else source
+        with Conversion(given, target, fold_options, save_as_external_data, reference=source) as job:
+            document = open_model(source).document
+            described, before = describe(document, hashed=checks is not None)
+            if verify and checks is not None:
+                attempt, verification = job.verified(checks, progress)
+            else:
+                attempt, verification = job.attempt(), None
+            report = Report(
+                bnfold.__version__, described, attempt.sites, before, attempt.after, verification=verification
+            )
+            if verification is not None and not verification.passed:
+                raise EquivalenceError(_difference(target, verification), report)
+            if bench and checks is not None and attempt.changed:
+                report = report.with_(latency=job.measured(attempt, checks, progress))
+            attempt.staged.commit()
+            return report.with_(output_path=str(target))
+
+
+def _difference(target: Path, verification: Verification) -> str:
+    failed = next(output for output in verification.outputs if not output.passed)
+    why = failed.detail or f"error {failed.max_abs:.2g}, {failed.tolerance:.2g} allowed"
+    return f"the folded model is not the same function: output '{failed.name}': {why}; {target} was not written"
+
+
+def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Progress | None = None) -> Verification:
+    """Are two models the same function? `a` is the reference; both are given as `fold` takes them.
+
+    Raises:
+        UsageError: if the options contradict each other or the machine.
+        ModelError: if a model cannot be read, or `a` cannot be run.
+        MissingDependency: if ONNX Runtime is not installed.
+    """
+    checks = _check_options(options)
+    from bnfold.checks.verify import verify as run
+
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+        return run(*_runnable_pair(a, b, folder), checks, progress=progress)
+
+
+def bench(
+    a: Any, b: Any, *, options: CheckOptions | None = None, progress: Progress | None = None
+) -> tuple[Latency, ...]:
+    """Which of two models is faster, and is the difference real? A ratio above 1 means that `b` is faster.
+
+    Takes what `verify` takes and raises what it raises.
+    """
+    checks = _check_options(options)
+    from bnfold.checks.bench import bench as run
+
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+        return run(*_runnable_pair(a, b, folder), checks, progress=progress)
+
+
+def _runnable_pair(a: Any, b: Any, folder: str) -> tuple[Path, Path]:
+    return runnable(a, Path(folder) / "a.onnx"), runnable(b, Path(folder) / "b.onnx")
+
+
+def _options(only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool) -> FoldOptions:
+    for name, patterns in (("only", only), ("skip", skip)):
+        if isinstance(patterns, str):
+            raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=[{patterns!r}]")
+    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval)
+
+
+def _check_options(options: CheckOptions | None) -> CheckOptions:
+    """The options, or the default ones; UsageError or MissingDependency now rather than after the work."""
+    from bnfold.checks.options import CheckOptions
+    from bnfold.checks.session import resolve_providers
+
+    options = options or CheckOptions()
+    resolve_providers(options.providers)
+    return options
+
+
+def _target(source: Any, output: str | os.PathLike[str] | None, force: bool) -> Path:
+    """Where the result goes; raises UsageError or OutputError where it cannot."""
+    path = Path(source) if isinstance(source, str | os.PathLike) else None
+    if output is not None:
+        target = Path(output)
+    elif path is not None:
+        target = path.with_name(f"{path.stem}.folded.onnx")
+    else:
+        raise UsageError("a model that is given in memory needs an output path")
+    if target.is_dir():
+        raise OutputError(f"{target}: this is a directory; name the file to write")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder '{target.parent}' does not exist; make it first")
+    if target.exists() and not force:
+        same = path is not None and path.exists() and target.samefile(path)
+        what = "this is the input" if same else "the file exists"
+        raise OutputError(f"{target}: {what}; choose another name, or --force to overwrite it")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"{target}: the folder '{target.parent}' cannot be written to; choose another one")
+    return target

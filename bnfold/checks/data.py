@@ -1,0 +1,136 @@
+"""The user's own test inputs, from `.npy` and `.npz` files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bnfold.checks import bfloat16
+from bnfold.checks.feed import Feed
+from bnfold.checks.session import Array, TensorInfo
+from bnfold.checks.shapes import check_shape
+from bnfold.errors import UsageError
+
+_LABEL_KEYS = ("labels", "label", "y")
+_CHUNK = 64
+
+
+def read_feeds(path: Path, inputs: Sequence[TensorInfo]) -> list[Feed]:
+    """The contents of `path` as feeds: one, or several where there are more rows than the model takes at once.
+
+    Rows are entries along the first axis. They are split where every input has the same number of them and the model
+    either fixes another number for all inputs or leaves it free and there are more than 64. The last part of a fixed
+    batch is filled up by repeating its last row; its labels are not.
+
+    Raises:
+        UsageError: if the file cannot be read, or its arrays do not fit the model's inputs.
+    """
+    arrays = _read(path, inputs)
+    names = [info.name for info in inputs]
+    label_key = next((key for key in _LABEL_KEYS if key in arrays and key not in names), None)
+    labels = None if label_key is None else arrays.pop(label_key)
+    _check_names(path, arrays, names)
+    values = {info.name: _converted(path, info, arrays[info.name]) for info in inputs}
+    rows = _common_rows(values)
+    chunk = _chunk_size(inputs, rows)
+    for info in inputs:
+        check_shape(info, values[info.name].shape, f"the array in {path.name}", first_axis_free=chunk is not None)
+    labels = _checked_labels(path, labels, rows)
+    if chunk is None or rows is None:
+        return [Feed(f"file {path.name}", values, labels, path.name)]
+    fixed = any(info.shape and isinstance(info.shape[0], int) for info in inputs)
+    feeds = []
+    for start in range(0, rows, chunk):
+        stop = min(start + chunk, rows)
+        index = np.arange(start, start + chunk if fixed else stop).clip(max=rows - 1)
+        part = {name: array[index] for name, array in values.items()}
+        part_labels = None if labels is None else labels[start:stop]
+        feeds.append(Feed(f"file {path.name} [{start}:{stop}]", part, part_labels, path.name))
+    return feeds
+
+
+def _read(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
+    if path.suffix not in (".npy", ".npz"):
+        raise UsageError(f"input data {path}: give a .npy or .npz file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            if len(inputs) != 1:
+                names = ", ".join(info.name for info in inputs)
+                raise UsageError(f"input data {path}: the model has {len(inputs)} inputs, so give a .npz with {names}")
+            return {inputs[0].name: loaded}
+        with loaded:
+            return {key: loaded[key] for key in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UsageError(f"input data {path} cannot be read: {reason}") from None
+
+
+def _check_names(path: Path, arrays: Mapping[str, Array], names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in arrays]
+    extra = [key for key in arrays if key not in names]
+    if missing or extra:
+        raise UsageError(
+            f"input data {path} has {', '.join(arrays) or 'nothing'}: the model's inputs are {', '.join(names)}"
+        )
+
+
+def _converted(path: Path, info: TensorInfo, array: Array) -> Array:
+    """`array` in the input's type, where that loses nothing but the last digits of a float."""
+    refusal = UsageError(
+        f"input data {path}: '{info.name}' holds {array.dtype} values that do not fit the model's {info.dtype}"
+    )
+    kind = array.dtype.kind
+    if info.dtype == "string":
+        if kind not in "US":
+            raise refusal
+        return array.astype(np.str_).astype(object)
+    if info.dtype == "bfloat16" and kind == "f":
+        return bfloat16.rounded(array)
+    try:
+        target = np.dtype(info.dtype)
+    except TypeError:
+        raise refusal from None
+    if target.kind == "f" == kind:
+        with np.errstate(over="ignore"):
+            values = array.astype(target)
+        if not np.array_equal(np.isfinite(values), np.isfinite(array)):
+            raise refusal
+        return values
+    if target.kind in "iu" and kind in "iu":
+        values = array.astype(target)
+        if not np.array_equal(values, array):
+            raise refusal
+        return values
+    if target != array.dtype:
+        raise refusal
+    return array
+
+
+def _common_rows(values: Mapping[str, Array]) -> int | None:
+    counts = {array.shape[0] if array.ndim else None for array in values.values()}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _chunk_size(inputs: Sequence[TensorInfo], rows: int | None) -> int | None:
+    """How many rows to feed at once; None to feed all as they are."""
+    declared = {info.shape[0] for info in inputs if info.shape}
+    fixed = {size for size in declared if isinstance(size, int)}
+    if not rows or len(fixed) > 1:
+        return None
+    if fixed:
+        batch = fixed.pop()
+        return None if batch == rows or batch < 1 else batch
+    return _CHUNK if declared and rows > _CHUNK else None
+
+
+def _checked_labels(path: Path, labels: Array | None, rows: int | None) -> Array | None:
+    if labels is None:
+        return None
+    flat = labels.reshape(-1)
+    if labels.dtype.kind not in "iu" or rows is None or flat.size != rows:
+        raise UsageError(f"input data {path}: labels must be one class number for each of the {rows} rows")
+    return flat

@@ -1,0 +1,132 @@
+"""What a user may ask of verification and measurement, and how it is spelled on the command line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bnfold.errors import UsageError
+
+_DIMS = re.compile(r"\d+(?:(?:,\d+)*|(?:x\d+)*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How to verify and how to measure.
+
+    Attributes:
+        input_shapes: sizes of test inputs by input name; the key "" stands for the only input. Never changes the model.
+        input_data: a `.npy` (the only input) or `.npz` file (one array per input, optionally class labels).
+        val_range: lowest and highest value of generated floating-point inputs, or of generated integers in a model
+            that has no floating-point input.
+        seed: of everything random: test inputs, the order of runs, the bootstrap.
+        check_n: number of generated inputs; 0 is allowed beside `input_data`.
+        rtol, atol: tolerance of every output; None takes the default of the output's type.
+        output_rtol, output_atol: the same for single outputs, by name; they win over `rtol` and `atol`.
+        providers: execution providers, by short name ("cpu", "cuda") or by ONNX Runtime's own name.
+        intra_op_num_threads: threads per operator; None leaves the choice to ONNX Runtime.
+        bench_seconds: time to spend on running models, per provider and optimisation level.
+
+    Raises:
+        UsageError: if a value makes no sense.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_data: Path | None = None
+    val_range: tuple[float, float] | None = None
+    seed: int = 0
+    check_n: int = 6
+    rtol: float | None = None
+    atol: float | None = None
+    output_rtol: Mapping[str, float] = field(default_factory=dict)
+    output_atol: Mapping[str, float] = field(default_factory=dict)
+    providers: tuple[str, ...] = ("cpu",)
+    intra_op_num_threads: int | None = None
+    bench_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, shape in self.input_shapes.items():
+            if any(size < 1 for size in shape):
+                raise UsageError(f"input shape {_shape_text(name, shape)}: every size must be at least 1")
+        if "" in self.input_shapes and len(self.input_shapes) > 1:
+            raise UsageError(
+                "an input shape without a name stands for the only input: name each of them, as in x:1,3,8,8"
+            )
+        if self.val_range is not None:
+            low, high = self.val_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise UsageError(f"value range {low:g},{high:g}: give two finite numbers, the lower one first")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed}: must not be negative")
+        if self.check_n < 0 or (self.check_n == 0 and self.input_data is None):
+            raise UsageError(f"check-n {self.check_n}: verification needs at least one input")
+        tolerances = [("rtol", self.rtol), ("atol", self.atol)]
+        tolerances += [(f"rtol of output '{name}'", value) for name, value in self.output_rtol.items()]
+        tolerances += [(f"atol of output '{name}'", value) for name, value in self.output_atol.items()]
+        for what, tolerance in tolerances:
+            if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
+                raise UsageError(f"{what} is {tolerance:g}: a tolerance is a finite number, zero or above")
+        if not self.providers or not all(self.providers):
+            raise UsageError("name at least one execution provider, for example cpu")
+        if self.intra_op_num_threads is not None and self.intra_op_num_threads < 1:
+            raise UsageError(f"intra-op-num-threads {self.intra_op_num_threads}: must be at least 1")
+        if not (math.isfinite(self.bench_seconds) and self.bench_seconds > 0):
+            raise UsageError(f"bench time of {self.bench_seconds:g} s: must be a finite time above zero")
+
+
+def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read `name:1,3,224,224`, `name:1x3x224x224`, or either without the name (which is then "").
+
+    Only what follows the last colon is the shape: `input:0:1,3,8,8` is of the input `input:0`.
+
+    Raises:
+        UsageError: if the text is neither.
+    """
+    name, _, dims = text.strip().rpartition(":")
+    dims = dims.replace(" ", "")
+    if not _DIMS.fullmatch(dims):
+        raise UsageError(f"cannot read the input shape '{text}': write it as x:1,3,224,224 or 1x3x224x224")
+    shape = tuple(int(size) for size in re.split("[,xX]", dims))
+    if 0 in shape:
+        raise UsageError(f"input shape '{text}': every size must be at least 1")
+    return name, shape
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Read `low,high`.
+
+    Raises:
+        UsageError: if these are not two finite numbers, the lower one first.
+    """
+    parts = text.split(",")
+    try:
+        low, high = (float(part) for part in parts)
+    except ValueError:
+        raise UsageError(f"cannot read the value range '{text}': write it as 0,1") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"value range '{text}': give two finite numbers, the lower one first")
+    return low, high
+
+
+def parse_tolerance(text: str) -> tuple[str, float]:
+    """Read `1e-3`, for every output (the name is then ""), or `name:1e-3`, for one.
+
+    Raises:
+        UsageError: if there is no finite number, zero or above, after the last colon.
+    """
+    name, _, number = text.strip().rpartition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        raise UsageError(f"cannot read the tolerance '{text}': write it as 1e-3 or name:1e-3") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise UsageError(f"tolerance '{text}': must be a finite number, zero or above")
+    return name, value
+
+
+def _shape_text(name: str, shape: tuple[int, ...]) -> str:
+    sizes = ",".join(map(str, shape))
+    return f"{name}:{sizes}" if name else sizes

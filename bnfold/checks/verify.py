@@ -1,0 +1,236 @@
+"""Are two models the same function?
+
+The reference is the original on ORT's CPU provider without graph optimisations, because the optimised levels give wrong
+answers on some graphs. `judge` has the rule of the verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from bnfold.checks.baseline import Baseline
+from bnfold.checks.compare import Gap, compare, tolerance_for
+from bnfold.checks.feed import Feed
+from bnfold.checks.judge import OutputScore, judge
+from bnfold.checks.options import CheckOptions
+from bnfold.checks.session import (
+    CPU,
+    Array,
+    ModelFile,
+    Session,
+    TensorInfo,
+    open_session,
+    resolve_providers,
+    runtime_version,
+)
+from bnfold.errors import ModelError, UsageError
+from bnfold.results import Accuracy, OutputDifference, Verification
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the stage and the fraction of it that is done, 0 to 1."""
+
+
+def verify(
+    original: ModelFile,
+    folded: ModelFile,
+    options: CheckOptions,
+    *,
+    reference: ModelFile | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Run both models on the same inputs and judge every output.
+
+    `folded` runs on the CPU and on every other provider of `options`, without graph optimisations. `reference`, an
+    equivalent of `original`, is run in its place: ORT crashes the process, rather than raise, on a BatchNormalization
+    of opset 9 with trailing empty outputs at this level, and the caller knows how to take those away. The same care is
+    needed for `folded`. At most two sessions are open at a time.
+
+    Models whose inputs or outputs differ in name, order or type are different functions: not passed, with a detail. So
+    is a folded model that ORT cannot load or run.
+
+    Raises:
+        UsageError: if an option does not fit the model or the machine.
+        ModelError: if ORT cannot run the original.
+        MissingDependency: if ORT is not installed.
+    """
+    others = tuple(provider for provider in resolve_providers(options.providers) if provider != CPU)
+    stages = 3 + len(others)  # the original's answers, the folded model's on each provider, the noise floor
+    advance = _stepper(progress, stages)
+    source = original if reference is None else reference
+    threads = options.intra_op_num_threads
+    session = open_session(source, intra_op_num_threads=threads, label="the original")
+    scores = _scores(session.outputs, options)
+    tolerances = {name: score.tolerance for name, score in scores.items()}
+    baseline = Baseline(session, tolerances, options, advance(0))
+    accuracy: tuple[Accuracy, ...] = ()
+    failure = None
+    for stage, provider in enumerate((CPU, *others), start=1):
+        try:
+            candidate = open_session(folded, provider, intra_op_num_threads=threads, label="the folded model")
+            failure = _signature_difference(session, candidate)
+            if failure is None:
+                hits = _examine(baseline, candidate, scores, options, advance(stage))
+                accuracy = accuracy or hits
+        except ModelError as error:
+            failure = f"{error} ({provider})"
+        if failure is not None:
+            break
+        del candidate  # before the next session is opened
+    if failure is None:
+        _measure_noise(baseline, source, scores, options, advance(stages - 1))
+        outputs = _results(session.outputs, scores)
+    else:
+        outputs = tuple(_incomparable(info.name, failure) for info in session.outputs)
+    return Verification(
+        passed=bool(outputs) and all(output.passed for output in outputs),
+        reference=_reference_text(others),
+        outputs=outputs,
+        inputs=baseline.inputs_tried(),
+        accuracy=accuracy,
+    )
+
+
+def _scores(outputs: Iterable[TensorInfo], options: CheckOptions) -> dict[str, OutputScore]:
+    names = {info.name: info.dtype for info in outputs}
+    for name in (*options.output_rtol, *options.output_atol):
+        if name not in names:
+            raise UsageError(f"tolerance given for '{name}', which is no output: the model has {', '.join(names)}")
+    return {name: OutputScore(name, tolerance_for(name, dtype, options)) for name, dtype in names.items()}
+
+
+def _signature_difference(original: Session, folded: Session) -> str | None:
+    for what, before, after in (
+        ("inputs", original.inputs, folded.inputs),
+        ("outputs", original.outputs, folded.outputs),
+    ):
+        if [(info.name, info.dtype) for info in before] != [(info.name, info.dtype) for info in after]:
+            return f"another function: {what} {_signature(after)} instead of {_signature(before)}"
+    return None
+
+
+def _examine(
+    baseline: Baseline,
+    candidate: Session,
+    scores: dict[str, OutputScore],
+    options: CheckOptions,
+    advance: Callable[[int, int], None],
+) -> tuple[Accuracy, ...]:
+    """Judge every output on every feed, and count the hits on labelled data."""
+    hits: dict[str, list[int]] = {}
+    for done, feed in enumerate(baseline.feeds):
+        expected = baseline.answers(feed)
+        answers = candidate.run(feed.values)
+        for name in dict.fromkeys((*expected, *answers)):
+            if name not in scores:  # an element of a sequence
+                dtype = str((expected if name in expected else answers)[name].dtype)
+                scores[name] = OutputScore(name, tolerance_for(name, dtype, options))
+            score = scores[name]
+
+            def movement(nudges: int, feed: Feed = feed, name: str = name) -> Gap:
+                return baseline.movement(feed, nudges).get(name, Gap("missing", max_abs=math.inf))
+
+            gap = _gap(name, expected, answers)
+            score.cases.append(judge(feed.label, candidate.provider, gap, score.tolerance, movement))
+        if feed.labels is not None:
+            _count_hits(hits, feed.labels, expected, answers)
+        advance(done + 1, len(baseline.feeds))
+    return tuple(Accuracy(name, before, after, total) for name, (before, after, total) in hits.items())
+
+
+def _gap(name: str, expected: Mapping[str, Array], answers: Mapping[str, Array]) -> Gap:
+    if name not in answers:
+        return Gap("missing", max_abs=math.inf)
+    if name not in expected:
+        return Gap("not in the original", max_abs=math.inf)
+    return compare(expected[name], answers[name])
+
+
+def _count_hits(
+    hits: dict[str, list[int]], labels: Array, expected: Mapping[str, Array], answers: Mapping[str, Array]
+) -> None:
+    for name in expected:
+        before, after = _classes(expected[name], labels.size), _classes(answers.get(name), labels.size)
+        if before is None or after is None:
+            continue
+        counts = hits.setdefault(name, [0, 0, 0])
+        counts[0] += int(np.count_nonzero(before == labels))
+        counts[1] += int(np.count_nonzero(after == labels))
+        counts[2] += labels.size
+
+
+def _classes(output: Array | None, rows: int) -> Array | None:
+    """The class chosen in each of the first `rows` rows: of scores (N, classes), or of class numbers (N,) or (N, 1)."""
+    if output is None or output.ndim == 0 or output.shape[0] < rows:
+        return None
+    if output.dtype.kind == "f" and output.ndim == 2 and output.shape[1] > 1:
+        return np.asarray(output[:rows].argmax(axis=1))
+    if output.dtype.kind in "iu" and output.size == output.shape[0]:
+        return output.reshape(-1)[:rows]
+    return None
+
+
+def _measure_noise(
+    baseline: Baseline,
+    source: ModelFile,
+    scores: Mapping[str, OutputScore],
+    options: CheckOptions,
+    advance: Callable[[int, int], None],
+) -> None:
+    """Note the error of the original itself at full optimisation; nothing where ORT cannot run it there."""
+    try:
+        optimised = open_session(
+            source, opt_level="all", intra_op_num_threads=options.intra_op_num_threads, label="the original"
+        )
+        for done, feed in enumerate(baseline.feeds):
+            expected = baseline.answers(feed)
+            for name, array in optimised.run(feed.values).items():
+                if name in expected and name in scores:
+                    gap = compare(expected[name], array)
+                    if not math.isinf(gap.max_abs):
+                        scores[name].noise[feed.label] = gap.max_abs
+            advance(done + 1, len(baseline.feeds))
+    except ModelError:
+        return
+
+
+def _results(infos: Iterable[TensorInfo], scores: Mapping[str, OutputScore]) -> tuple[OutputDifference, ...]:
+    """A verdict per output, or per element of a sequence; an output that never had a value is not passed."""
+    results = [score.result() for score in scores.values() if score.cases]
+    for info in infos:
+        if not any(result.name == info.name or result.name.startswith(f"{info.name}[") for result in results):
+            results.append(
+                _incomparable(info.name, "empty on every input tried, which proves nothing: give --input-data")
+            )
+    return tuple(results)
+
+
+def _stepper(progress: Progress | None, stages: int) -> Callable[[int], Callable[[int, int], None]]:
+    """For each stage, a function that reports how many of its steps are done."""
+
+    def stage(number: int) -> Callable[[int, int], None]:
+        def advance(done: int, of: int) -> None:
+            if progress is not None:
+                progress("verify", (number + done / of) / stages)
+
+        return advance
+
+    return stage
+
+
+def _incomparable(name: str, detail: str) -> OutputDifference:
+    return OutputDifference(name, max_abs=math.inf, max_rel=math.inf, tolerance=0.0, passed=False, detail=detail)
+
+
+def _reference_text(others: tuple[str, ...]) -> str:
+    places = " and on ".join(("there", *others))
+    return (
+        f"the original on {CPU} without graph optimisations (ONNX Runtime {runtime_version()}); "
+        f"the folded model {places}, equally without"
+    )
+
+
+def _signature(infos: Iterable[TensorInfo]) -> str:
+    return "(" + ", ".join(f"{info.dtype} {info.name}" for info in infos) + ")"

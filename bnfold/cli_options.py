@@ -1,0 +1,161 @@
+"""The options of the commands, each worded once, and their way into `CheckOptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bnfold.checks.options import CheckOptions, parse_input_shape, parse_range, parse_tolerance
+from bnfold.errors import UsageError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Value = TypeVar("_Value")
+
+FILE = click.Path(path_type=Path)
+VERBOSE = f"{__name__}.verbose"  # where click's context keeps whether --verbose was given
+_DEFAULTS = CheckOptions()
+
+
+def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator, so that each is worded once and stands in `--help` in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _remember_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> bool:
+    ctx.meta[VERBOSE] = verbose
+    return verbose
+
+
+def _check_reports(_: click.Context, __: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    if paths:
+        from bnfold.report.write import check_report_paths
+
+        check_report_paths(paths)
+    return paths
+
+
+site_options = _options(
+    click.option("--only", multiple=True, metavar="PATTERN", help="Fold only sites whose name matches; repeatable."),
+    click.option("--skip", multiple=True, metavar="PATTERN", help="Leave sites whose name matches; repeatable."),
+    click.option(
+        "--freeze-initializers", is_flag=True, help="Initializers that are also graph inputs count as constants."
+    ),
+    click.option("--assume-eval", is_flag=True, help="Take BatchNorms in training mode as inference ones."),
+    click.option("--require-all", is_flag=True, help="Exit with 3 when a BatchNorm stays."),
+)
+data_options = _options(
+    click.option(
+        "--input-shape",
+        multiple=True,
+        metavar="[NAME:]SHAPE",
+        help="Shape of the test data, never of the model: x:1,3,224,224 or 1x3x224x224; repeatable.",
+    ),
+    click.option("--input-data", type=FILE, metavar="FILE", help="Test data, .npy or .npz."),
+    click.option("--val-range", metavar="LOW,HIGH", help="Range of generated test data."),
+    click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Seed of everything random."),
+    click.option(
+        "--providers",
+        metavar="NAMES",
+        default=",".join(_DEFAULTS.providers),
+        show_default=True,
+        help="Where to run, separated by commas: cpu, cuda or names of ONNX Runtime's.",
+    ),
+    click.option(
+        "--intra-op-num-threads", type=int, metavar="N", help="Threads per operator.  [default: ONNX Runtime's choice]"
+    ),
+)
+tolerance_options = _options(
+    click.option(
+        "--check-n",
+        type=int,
+        metavar="N",
+        default=_DEFAULTS.check_n,
+        show_default=True,
+        help="Number of generated inputs; 0 is allowed beside --input-data.",
+    ),
+    click.option(
+        "--rtol",
+        multiple=True,
+        metavar="[NAME:]X",
+        help="Relative tolerance of one output or of all; repeatable.  [default: by the output's type]",
+    ),
+    click.option(
+        "--atol",
+        multiple=True,
+        metavar="[NAME:]X",
+        help="Absolute tolerance of one output or of all; repeatable.  [default: by the output's type]",
+    ),
+)
+bench_options = _options(
+    click.option(
+        "--bench-seconds",
+        type=float,
+        metavar="S",
+        default=_DEFAULTS.bench_seconds,
+        show_default=True,
+        help="Seconds of running models, per provider and optimisation level.",
+    ),
+)
+print_options = _options(
+    click.option(
+        "--report",
+        "reports",
+        type=FILE,
+        multiple=True,
+        metavar="FILE",
+        callback=_check_reports,
+        help="Write a report, .json or .md; repeatable.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    click.option("-v", "--verbose", is_flag=True, callback=_remember_verbose, help="Print every detail."),
+)
+
+
+def check_options(
+    *,
+    input_shape: tuple[str, ...],
+    input_data: Path | None,
+    val_range: str | None,
+    seed: int,
+    providers: str,
+    intra_op_num_threads: int | None,
+    check_n: int = _DEFAULTS.check_n,
+    rtol: tuple[str, ...] = (),
+    atol: tuple[str, ...] = (),
+    bench_seconds: float = _DEFAULTS.bench_seconds,
+) -> CheckOptions:
+    """The options of the checks as one value; a command passes those that it has."""
+    output_rtol = _by_name("--rtol", map(parse_tolerance, rtol))
+    output_atol = _by_name("--atol", map(parse_tolerance, atol))
+    return CheckOptions(
+        input_shapes=_by_name("--input-shape", map(parse_input_shape, input_shape)),
+        input_data=input_data,
+        val_range=None if val_range is None else parse_range(val_range),
+        seed=seed,
+        check_n=check_n,
+        rtol=output_rtol.pop("", None),
+        atol=output_atol.pop("", None),
+        output_rtol=output_rtol,
+        output_atol=output_atol,
+        providers=tuple(name.strip() for name in providers.split(",")),
+        intra_op_num_threads=intra_op_num_threads,
+        bench_seconds=bench_seconds,
+    )
+
+
+def _by_name(option: str, pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    values: dict[str, _Value] = {}
+    for name, value in pairs:
+        if name in values:
+            raise UsageError(f"{option} is given twice for {name or 'every name'}; give it once")
+        values[name] = value
+    return values

@@ -1,0 +1,1 @@
+"""Graphs as the algebra asks for them: one adapter per framework."""

@@ -1,0 +1,12 @@
+"""The ONNX adapter.
+
+wire       the protobuf encoding, as far as weights have to be found in it and put back
+document   a model as a skeleton without its large weights, and where those are
+files      reading and writing, all or nothing
+index      producers, readers, captures: the graph as objects
+shapes     sizes and types of values
+constants  values that are known before the model runs
+kinds      node -> kind of the algebra
+sites      the BatchNorms, and the chains that spell one
+graph      all of it as the `Graph` that the algebra asks for; carries out plans
+"""

@@ -1,0 +1,283 @@
+"""Values that are known before the model runs: initializers, and whatever is computed from nothing else.
+
+Exporters hide weights behind Constant, Identity, Cast, Transpose, Expand of a shape and more. Such subgraphs are
+evaluated with onnx's own reference implementation, operator by operator, as far as they are small enough to hold;
+an initializer is never read before its elements are needed, and a fold's result is computed when it is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bnfold.algebra.affine import Affine, Array, Refusal
+from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.index import Node, Value
+from bnfold.graphs.onnx.shapes import Shapes
+
+MOST_ELEMENTS = 2**24
+
+_FLOATING = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+}
+
+# Operators whose result has no more elements than their operands have together.
+_PLAIN = {
+    *("Identity", "Cast", "CastLike", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Slice"),
+    *("Neg", "Sqrt", "Reciprocal", "Abs", "Exp", "Log", "Floor", "Ceil", "Shape", "Size", "Not"),
+}
+# Operators whose result may be larger; they are evaluated only where its size is known and bounded.
+_GROWING = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Equal", "Greater", "Less", "Where", "And", "Or"),
+    *("Expand", "ConstantOfShape", "Tile", "Gather", "Range", "MatMul"),
+}
+
+
+@dataclass(eq=False)
+class Known:
+    """A constant: its element type, shape, a way to read it, and the affine that folds have put on it since.
+
+    `array` has the constant's own element type; `float64` and `rounded` are `affine(array)`, the latter rounded once.
+    """
+
+    elem_type: int
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[Any]]
+    affine: Affine | None = None
+    base_name: str = ""
+    _extent: list[float] = field(default_factory=list)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return onnx.helper.tensor_dtype_to_np_dtype(self.elem_type)
+
+    @property
+    def is_floating(self) -> bool:
+        return self.elem_type in _FLOATING
+
+    @property
+    def folded_shape(self) -> tuple[int, ...]:
+        if self.affine is None:
+            return self.shape
+        return np.broadcast_shapes(self.shape, self.affine.scale.shape, self.affine.shift.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.folded_shape) * self.dtype.itemsize
+
+    def float64(self) -> Array:
+        array = np.asarray(self.read(), np.float64)
+        return array if self.affine is None else self.affine(array)
+
+    def rounded(self) -> NDArray[Any]:
+        """`affine(array)` in the constant's type: computed in float64, rounded once."""
+        array = self.read()
+        if self.affine is None:
+            return array
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.affine.has_shift or self.dtype not in (np.float32, np.float64):
+                out = self.affine(array).astype(self.dtype)
+            else:  # float32 weights are most of a model: no float64 copy of them is made
+                out = np.empty(self.folded_shape, self.dtype)
+                np.multiply(array, self.affine.scale, out=out, dtype=np.float64, casting="same_kind")
+        return np.ascontiguousarray(out)
+
+    def then(self, affine: Affine) -> Known:
+        """This constant after one more affine, which is composed with earlier ones and not rounded in between."""
+        whole = affine if self.affine is None else affine.after(self.affine.aligned(affine.rank))
+        return Known(self.elem_type, self.shape, self.read, whole, self.base_name, self._extent)
+
+    def refusal(self) -> Refusal | None:
+        """Why the folded constant is not a finite number in its own type, where it is not."""
+        if self.affine is None:
+            return None
+        limit = float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else float(_BFLOAT16_MAX)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bound = self.extent * float(np.abs(self.affine.scale).max()) + float(np.abs(self.affine.shift).max())
+            if bound < limit / 2:
+                return None
+            exact = self.affine(self.read())
+        if not np.isfinite(exact).all():
+            return Refusal("non-finite", f"folding into '{self.base_name}' gives values that are not finite numbers")
+        if not np.isfinite(self.rounded().astype(np.float64)).all():
+            return Refusal(
+                "range-overflow", f"folding into '{self.base_name}' gives values that its type {self.dtype} cannot hold"
+            )
+        return None
+
+    @property
+    def extent(self) -> float:
+        """The largest magnitude in the original constant; NaN where it holds one."""
+        if not self._extent:
+            array = self.read()
+            self._extent.append(max(abs(float(array.max())), abs(float(array.min()))) if array.size else 0.0)
+        return self._extent[0]
+
+
+_BFLOAT16_MAX = 3.3895313892515355e38
+
+
+class Constants:
+    """Which values of a graph are known, and what they are."""
+
+    def __init__(self, document: Document, shapes: Shapes, freeze_initializers: bool) -> None:
+        self._document = document
+        self._shapes = shapes
+        self._freeze = freeze_initializers or document.model.ir_version < 4
+        self._cache: dict[Value, Known | Refusal] = {}
+
+    def get(self, value: Value) -> Known | Refusal:
+        """The constant that a value is, or why it is none (reasons: computed-weight, overridable, quantized)."""
+        if value not in self._cache:
+            self._cache[value] = self._resolve(value)
+        return self._cache[value]
+
+    def known(self, value: Value | None) -> Known | None:
+        found = self.get(value) if value is not None else None
+        return found if isinstance(found, Known) else None
+
+    def put(self, value: Value, known: Known) -> None:
+        """Say what a value is that a fold made."""
+        self._cache[value] = known
+
+    def _resolve(self, value: Value) -> Known | Refusal:
+        if value.tensor is not None:
+            if value.is_input and not self._freeze:
+                return Refusal(
+                    "overridable",
+                    f"'{value.name}' is a graph input with a default that callers may override; "
+                    "--freeze-initializers takes it as constant",
+                )
+            return self._of_tensor(value.tensor, value)
+        node = value.producer
+        if node is None:
+            return Refusal("computed-weight", f"'{value.name}' is an input, not a constant")
+        if node.op == "DequantizeLinear":
+            return Refusal("quantized", f"'{value.name}' is dequantized from integers")
+        if node.domain or (node.scope.is_function and node.op == "Constant" and _refers(node)):
+            return Refusal("computed-weight", f"'{value.name}' is computed by {node.domain}.{node.op}")
+        if node.op == "Constant":
+            return self._of_constant(node, value)
+        if node.op in _PLAIN or node.op in _GROWING:
+            return self._evaluated(node, value)
+        return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
+
+    def _of_tensor(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
+        payload = self._document.payloads.get(tensor.name) if value.scope.parent is None else None
+        shape = tuple(tensor.dims)
+        if payload is None:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                return Refusal("computed-weight", f"'{value.name}' lies outside the file in a subgraph")
+            return Known(tensor.data_type, shape, lambda: onnx.numpy_helper.to_array(tensor), base_name=value.name)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        if payload.nbytes != math.prod(shape) * dtype.itemsize:
+            return Refusal("unsupported", f"'{value.name}' is stored in a packed form")
+        return Known(
+            tensor.data_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), base_name=value.name
+        )
+
+    def _of_constant(self, node: Node, value: Value) -> Known | Refusal:
+        attribute = node.proto.attribute[0] if len(node.proto.attribute) == 1 else None
+        if attribute is None or attribute.name.startswith(("sparse", "value_string")):
+            return Refusal("computed-weight", f"'{value.name}' is a constant in a form that is not understood")
+        if attribute.name == "value":
+            tensor = attribute.t
+            return Known(
+                tensor.data_type, tuple(tensor.dims), lambda: onnx.numpy_helper.to_array(tensor), base_name=value.name
+            )
+        kind = np.float32 if attribute.name.startswith("value_float") else np.int64
+        return self._of_array(np.asarray(onnx.helper.get_attribute_value(attribute), kind), value)
+
+    def _of_array(self, array: NDArray[Any], value: Value) -> Known:
+        elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        return Known(elem_type, array.shape, lambda: array, base_name=value.name)
+
+    def _evaluated(self, node: Node, value: Value) -> Known | Refusal:
+        """One operator over constants, run by onnx's reference implementation."""
+        computed = Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
+        if node.op == "Shape":
+            return self._shape_of(node, value) or computed
+        feeds: dict[str, NDArray[Any]] = {}
+        total = 0
+        for position, source in enumerate(node.inputs):
+            if source is None:
+                continue
+            if node.op == "CastLike" and position == 1:
+                elem_type = self._shapes.elem_type(source)
+                known = self.known(source)
+                elem_type = known.elem_type if known else elem_type
+                if not elem_type:
+                    return computed
+                feeds[source.name] = np.zeros((), onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+                continue
+            found = self.get(source)
+            if isinstance(found, Refusal):
+                return found if found.reason != "computed-weight" else computed
+            total += math.prod(found.shape)
+            feeds[source.name] = found.rounded()
+        if total > MOST_ELEMENTS or (node.op in _GROWING and self._elements(node, value, feeds) > MOST_ELEMENTS):
+            return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' and too large to hold")
+        result = _run(node, feeds, value.port)
+        return computed if result is None else self._of_array(result, value)
+
+    def _shape_of(self, node: Node, value: Value) -> Known | None:
+        source = node.inputs[0]
+        if source is None:
+            return None
+        known = self.known(source)
+        shape = known.shape if known else self._shapes.shape(source)
+        attributes = {item.name: item.i for item in node.proto.attribute}
+        if shape is None:
+            return None
+        sizes = [size for size in shape[attributes.get("start", 0) : attributes.get("end")] if isinstance(size, int)]
+        if len(sizes) != len(shape[attributes.get("start", 0) : attributes.get("end")]):
+            return None
+        return self._of_array(np.asarray(sizes, np.int64), value)
+
+    def _elements(self, node: Node, value: Value, feeds: dict[str, NDArray[Any]]) -> float:
+        """How many elements the result has; infinite where that is not known beforehand."""
+        shape = self._shapes.shape(value)
+        if shape is not None and all(isinstance(size, int) for size in shape):
+            return math.prod(size for size in shape if isinstance(size, int))
+        arrays = list(feeds.values())
+        if node.op in ("ConstantOfShape", "Expand"):
+            target = math.prod(int(size) for size in arrays[-1])
+            return max(target, 1) * (arrays[0].size if node.op == "Expand" else 1)
+        if node.op in ("Tile", "Range", "Gather", "MatMul"):
+            return math.inf
+        return math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+
+
+def _refers(node: Node) -> bool:
+    """Whether an attribute of a function's node takes its value from the caller."""
+    return any(attribute.ref_attr_name for attribute in node.proto.attribute)
+
+
+def _run(node: Node, feeds: dict[str, NDArray[Any]], port: int) -> NDArray[Any] | None:
+    from onnx.reference import ReferenceEvaluator
+
+    inputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in feeds]
+    outputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.proto.output if name]
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node.proto)
+    for position, source in enumerate(node.inputs):
+        proto.input[position] = source.name if source else ""
+    graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
+    opset = onnx.helper.make_opsetid("", node.opset)
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
+    except (
+        Exception
+    ):  # the reference implementation raises what it likes; an operator that it cannot run is no constant
+        return None
+    return np.asarray(list(results)[port])

@@ -1,0 +1,111 @@
+"""Folding a document: from a model as it was read to the model as it will be written, and the account of its sites."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, cast
+
+import onnx
+
+from bnfold.algebra.fold import Outcome, fold_graph
+from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.emit import emit
+from bnfold.graphs.onnx.graph import OnnxGraph
+from bnfold.graphs.onnx.sites import BATCH_NORM
+from bnfold.results import Counts, Direction, Site
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """Which sites fold: those whose names match a pattern of `only` (all, if there is none) and none of `skip`.
+
+    `without` leaves sites out by their place in the account. `freeze_initializers` takes initializers that are also
+    graph inputs as constants; `assume_eval` takes BatchNorms in training mode as inference ones.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    freeze_initializers: bool = False
+    assume_eval: bool = False
+    without: frozenset[int] = frozenset()
+
+    def chooses(self, index: int, name: str) -> bool:
+        wanted = not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
+        return wanted and index not in self.without and not any(fnmatchcase(name, pattern) for pattern in self.skip)
+
+
+def fold_document(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
+    """Fold all sites that the options choose, in place; one account per site, in topological order.
+
+    The document's model is changed only if a site folds, or by `assume_eval`. Raises ModelError for a graph that
+    contradicts itself.
+    """
+    if options.assume_eval:
+        evaluate_batch_norms(document.model)
+    graph = OnnxGraph(document, where, freeze_initializers=options.freeze_initializers)
+    outcomes = fold_graph(graph, lambda index, site: options.chooses(index, site.name))
+    if any(outcome.refusal is None for outcome in outcomes):
+        emit(graph)
+    return tuple(_account(outcome) for outcome in outcomes)
+
+
+def _account(outcome: Outcome) -> Site:
+    name, op = outcome.site.name, cast(Literal["BatchNormalization", "affine"], outcome.site.op)
+    refusal = outcome.refusal
+    if refusal is None:
+        direction = cast(Direction, outcome.direction)
+        return Site(name, op, "folded", direction, outcome.into, outcome.through)
+    return Site(name, op, "kept", reason=refusal.reason, blocker=refusal.blocker, detail=refusal.detail)
+
+
+def count(model: onnx.ModelProto, file_bytes: int | None = None) -> Counts:
+    """What the graph, its bodies and its functions hold."""
+    ops = Counter(node.op_type for node in all_nodes(model))
+    return Counts(
+        batch_norms=ops[BATCH_NORM],
+        convs=ops["Conv"] + ops["ConvTranspose"],
+        linears=ops["Gemm"] + ops["MatMul"],
+        nodes=ops.total(),
+        file_bytes=file_bytes,
+    )
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of the graph, of every body inside it, and of every function."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        for node in waiting.pop().node:
+            yield node
+            for attribute in node.attribute:
+                waiting.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
+
+
+def evaluate_batch_norms(model: onnx.ModelProto) -> int:
+    """Turn BatchNorms in training mode whose statistics nobody uses into inference ones; returns how many."""
+    used = {name for node in all_nodes(model) for name in node.input} | {info.name for info in model.graph.output}
+    changed = 0
+    for node in all_nodes(model):
+        if node.op_type != BATCH_NORM or node.domain not in ("", "ai.onnx") or used.intersection(node.output[1:]):
+            continue
+        kept = [item for item in node.attribute if item.name != "training_mode" or not item.i]
+        if len(kept) < len(node.attribute) or any(node.output[1:]):
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            del node.output[1:]
+            changed += 1
+    return changed
+
+
+def strip_empty_outputs(model: onnx.ModelProto) -> int:
+    """Take trailing empty outputs off BatchNorms, which changes no function; returns how many there were."""
+    changed = 0
+    for node in all_nodes(model):
+        if node.op_type != BATCH_NORM:
+            continue
+        while len(node.output) > 1 and not node.output[-1]:
+            del node.output[-1]
+            changed += 1
+    return changed

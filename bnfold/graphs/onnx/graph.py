@@ -1,0 +1,269 @@
+"""An ONNX model as the graph that the algebra asks for, and the place where plans are carried out.
+
+Plans change the index; `emit` writes the changes into the protobuf messages, once, at the end. What no plan names is
+not touched. Decisions:
+
+- Where a node goes upward, what is left makes the value that the node made, under its name: readers, bodies and graph
+  outputs see no change. Downward, the value keeps the name that it had above.
+- A changed constant is a new one with a name of its own, beside its reader; the old one goes when nobody reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from bnfold.algebra import ops
+from bnfold.algebra.affine import Affine, Array, Refusal
+from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
+from bnfold.algebra.plan import Site
+from bnfold.graphs.onnx.constants import Constants, Known
+from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.index import Node, Scope, Value, index_model, link
+from bnfold.graphs.onnx.kinds import translate
+from bnfold.graphs.onnx.kinds.facts import Facts
+from bnfold.graphs.onnx.shapes import Shapes
+from bnfold.graphs.onnx.sites import find_sites, scales
+
+
+class OnnxGraph:
+    """The model in a document. It edits the document's skeleton, in `emit`, and nothing else."""
+
+    def __init__(self, document: Document, where: str, *, freeze_initializers: bool = False) -> None:
+        self.document = document
+        self.scopes = index_model(document.model, where)
+        self.shapes = Shapes(document.model, self.scopes)
+        self.constants = Constants(document, self.shapes, freeze_initializers)
+        self.facts = Facts(self.shapes, self.constants)
+        self._kinds: dict[Node, ops.Kind] = {}
+        self._names = {name for scope in self.all_scopes() for name in scope.values}
+        self._names |= {node.proto.name for scope in self.all_scopes() for node in scope.nodes}
+        self._names |= {info.name for info in document.model.graph.value_info}
+        # What `emit` has to write: constants made, nodes gone, and whose metadata go where.
+        self.new: dict[Scope, list[Value]] = {}
+        self.gone: set[Node] = set()
+        self.metadata: dict[Node, list[Node]] = {}
+
+    def all_scopes(self) -> list[Scope]:
+        return [inner for scope in self.scopes for inner in scope.walk()]
+
+    # What the planner asks.
+
+    def sites(self) -> list[Site]:
+        return find_sites(self.scopes, self.kind, self.facts)
+
+    def kind(self, node: Node) -> ops.Kind:
+        if node not in self._kinds:
+            self._kinds[node] = translate(node, self.facts)
+        return self._kinds[node]
+
+    def name(self, node: Node) -> str:
+        return node.name
+
+    def op(self, node: Node) -> str:
+        return node.op
+
+    def scales(self, node: Node) -> bool:
+        return node not in self.gone and scales(self.kind(node))
+
+    def inputs(self, node: Node) -> Sequence[Value | None]:
+        return node.inputs
+
+    def outputs(self, node: Node) -> Sequence[Value | None]:
+        return node.outputs
+
+    def producer(self, value: Value) -> tuple[Node, int] | None:
+        return (value.producer, value.port) if value.producer else None
+
+    def readers(self, value: Value) -> Sequence[tuple[Node, int]]:
+        return list(value.readers)
+
+    def is_output(self, value: Value) -> bool:
+        return value.is_output
+
+    def is_constant(self, value: Value | None) -> bool:
+        return self.constants.known(value) is not None
+
+    def constant(self, value: Value) -> Array:
+        known = self.constants.known(value)
+        if known is None:
+            raise KeyError(f"'{value.name}' is no constant")
+        return known.float64()
+
+    def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
+        value = node.inputs[position]
+        known = self.constants.known(value)
+        if known is None or value is None or not known.is_floating:
+            return Refusal("computed-weight", "a constant to fold into is of a type that is not understood")
+        after = known.then(affine)
+        kept = (bool(value.readers) and len(value.readers) > 1) or value.is_output
+        return after.refusal() or (after.nbytes if kept else max(0, after.nbytes - known.nbytes))
+
+    def can_drop(self, node: Node, data: int) -> bool:
+        source, target = node.inputs[data], node.outputs[0]
+        if source is None or target is None:
+            return False
+        return not target.is_output or self._merges_upward(node, source)
+
+    def _merges_upward(self, node: Node, source: Value) -> bool:
+        """Whether the maker of a value can make what the node makes instead."""
+        alone = all(reader is node for reader, _ in source.readers)
+        return alone and source.producer is not None and not source.is_output and source.scope is node.scope
+
+    def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
+        known = self.constants.known(node.inputs[like])
+        if known is None:
+            return Refusal("computed-weight", "the type of a new constant is not known")
+        return _made(array, known, "").refusal()
+
+    # What a plan does.
+
+    def apply(self, plan: Plan) -> None:
+        for edit in plan.edits:
+            if isinstance(edit, Rewrite):
+                self._rewrite(edit)
+            elif isinstance(edit, Supply):
+                self._supply(edit)
+            elif isinstance(edit, Append):
+                self._append(edit)
+        dropped = [edit for edit in plan.edits if isinstance(edit, Drop)]
+        for edit in dropped:
+            self._drop(edit)
+        for node in plan.into:
+            self.metadata.setdefault(node, []).extend(edit.node for edit in dropped)
+
+    def _rewrite(self, edit: Rewrite) -> None:
+        node: Node = edit.node
+        old = node.inputs[edit.position]
+        known = self.constants.known(old)
+        if known is None or old is None:
+            raise KeyError(f"input {edit.position} of '{node.name}' is no constant")
+        self._set_constant(node, edit.position, known.then(edit.affine), old.name)
+
+    def _supply(self, edit: Supply) -> None:
+        node: Node = edit.node
+        like = self._like(node, edit.like)
+        self._set_constant(node, edit.position, _made(edit.array, like, "bias"), f"{node.name}.bias")
+
+    def _append(self, edit: Append) -> None:
+        """An Add behind the node: it makes the value that the node made, the node makes a new one."""
+        node: Node = edit.node
+        like = self._like(node, edit.like)
+        final = node.outputs[0]
+        if final is None:
+            raise KeyError(f"'{node.name}' makes nothing")
+        inner = Value(self._unique(f"{final.name}.unbiased"), node.scope, node, 0)
+        self.shapes.copy(final, inner)
+        node.scope.values[inner.name] = inner
+        node.outputs[0] = inner
+        node.changed = True
+        proto = onnx.NodeProto(op_type="Add", name=self._unique(f"{node.name}.bias_add"))
+        add = Node(proto, node.scope, [], [final], changed=True)
+        final.producer, final.port = add, 0
+        link(add, 0, inner)
+        array = edit.array.reshape(edit.array.shape[_leading_ones(edit.array) :])
+        self._set_constant(add, 1, _made(array, like, "bias"), f"{node.name}.bias")
+        node.scope.nodes.insert(node.scope.nodes.index(node) + 1, add)
+        node.scope.changed = True
+
+    def _drop(self, edit: Drop) -> None:
+        """Merge what the node reads and what it makes into one value."""
+        node: Node = edit.node
+        source, target = node.inputs[edit.data], node.outputs[0]
+        if source is None or target is None:
+            raise KeyError(f"'{node.name}' reads or makes nothing")
+        upward = self._merges_upward(node, source) and (edit.keep == "output" or target.is_output)
+        for position in range(len(node.inputs)):
+            self._unlink(node, position)
+        maker = source.producer
+        if upward and maker is not None:
+            maker.outputs[source.port] = target
+            maker.changed = True
+            target.producer, target.port = maker, source.port
+            for reader, position in [*source.lookers]:
+                self._read(reader, position, target)
+            source.producer = None
+            source.scope.values.pop(source.name, None)
+        else:
+            for reader, position in [*target.readers, *target.lookers]:
+                self._read(reader, position, source)
+            target.producer = None
+            target.scope.values.pop(target.name, None)
+        self._remove(node)
+
+    def _set_constant(self, node: Node, position: int, known: Known, base: str) -> None:
+        value = Value(self._unique(f"{base.removesuffix('.folded')}.folded"), node.scope)
+        node.scope.values[value.name] = value
+        self.constants.put(value, known)
+        self.new.setdefault(node.scope, []).append(value)
+        self._read(node, position, value)
+
+    def _read(self, node: Node, position: int, value: Value) -> None:
+        old = node.inputs[position] if position < len(node.inputs) else None
+        link(node, position, value)
+        node.changed = True
+        self._kinds.pop(node, None)
+        if old is not None:
+            self._sweep(old)
+
+    def _unlink(self, node: Node, position: int) -> None:
+        old = node.inputs[position]
+        link(node, position, None)
+        if old is not None:
+            self._sweep(old)
+
+    def _sweep(self, value: Value) -> None:
+        """Remove what only this value needed, now that a plan has taken its reader away."""
+        waiting = [value]
+        while waiting:
+            value = waiting.pop()
+            if value.readers or value.lookers or value.is_output:
+                continue
+            if value.producer is None:
+                if not value.is_input or (value.tensor is not None and self.document.model.ir_version < 4):
+                    value.scope.values.pop(value.name, None)
+                continue
+            node = value.producer
+            if self.constants.known(value) is None or any(
+                output and (output.readers or output.lookers or output.is_output) for output in node.outputs
+            ):
+                continue
+            for position, source in enumerate(node.inputs):
+                link(node, position, None)
+                if source is not None:
+                    waiting.append(source)
+            value.scope.values.pop(value.name, None)
+            self._remove(node)
+
+    def alive(self, scope: Scope) -> list[Value]:
+        """The constants that plans made in a scope and that are still read; a later plan may have replaced some."""
+        return [value for value in self.new.get(scope, ()) if scope.values.get(value.name) is value]
+
+    def _remove(self, node: Node) -> None:
+        self.gone.add(node)
+        node.scope.changed = True
+
+    def _like(self, node: Node, position: int) -> Known:
+        known = self.constants.known(node.inputs[position])
+        if known is None:
+            raise KeyError(f"input {position} of '{node.name}' is no constant")
+        return known
+
+    def _unique(self, base: str) -> str:
+        name, count = base, 1
+        while name in self._names:
+            name, count = f"{base}_{count}", count + 1
+        self._names.add(name)
+        return name
+
+
+def _made(array: Array, like: Known, base: str) -> Known:
+    """A constant with these values in the type of another."""
+    zeros = np.zeros(array.shape, like.dtype)
+    return Known(like.elem_type, array.shape, lambda: zeros, Affine(np.ones((1,) * array.ndim), array), base)
+
+
+def _leading_ones(array: Array) -> int:
+    return next((axis for axis, size in enumerate(array.shape) if size != 1), array.ndim - 1 if array.ndim else 0)

@@ -1,0 +1,188 @@
+"""A model as objects: who makes a value, who reads it, in which graph.
+
+Names are resolved once, scope by scope, so that a body's reference to a value outside is a reader of that value like
+any other. Every protobuf message stays where it is until `graph.emit` writes the changes of the plans into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx
+
+from bnfold.errors import ModelError
+
+# Operators that look only at a value's shape or type at this input: they see no difference after a fold.
+_LOOKERS = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
+
+
+@dataclass(eq=False)
+class Value:
+    """A value of one scope. `tensor` is the initializer that it is (or is by default, where it is an input too)."""
+
+    name: str
+    scope: Scope
+    producer: Node | None = None
+    port: int = 0
+    tensor: onnx.TensorProto | None = None
+    is_input: bool = False
+    is_output: bool = False
+    readers: dict[tuple[Node, int], None] = field(default_factory=dict)
+    lookers: dict[tuple[Node, int], None] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Node:
+    """A node of one scope, with the values that it reads and makes; None stands for an empty optional one."""
+
+    proto: onnx.NodeProto
+    scope: Scope
+    inputs: list[Value | None] = field(default_factory=list)
+    outputs: list[Value | None] = field(default_factory=list)
+    changed: bool = False
+
+    @property
+    def op(self) -> str:
+        return self.proto.op_type
+
+    @property
+    def domain(self) -> str:
+        return "" if self.proto.domain == "ai.onnx" else self.proto.domain
+
+    @property
+    def name(self) -> str:
+        return self.proto.name or next((value.name for value in self.outputs if value), self.op)
+
+    @property
+    def opset(self) -> int:
+        return self.scope.opsets.get(self.domain, 0)
+
+
+@dataclass(eq=False)
+class Scope:
+    """One graph or function body: its nodes in file order and its values by name."""
+
+    graph: onnx.GraphProto | onnx.FunctionProto
+    parent: Scope | None
+    opsets: dict[str, int]
+    owner: Node | None = None
+    nodes: list[Node] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+    bodies: list[Scope] = field(default_factory=list)
+    changed: bool = False
+
+    @property
+    def is_function(self) -> bool:
+        return isinstance(self.graph, onnx.FunctionProto)
+
+    def resolve(self, name: str) -> Value | None:
+        """The value that a name stands for here: the innermost of that name."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                return scope.values[name]
+            scope = scope.parent
+        return None
+
+    def walk(self) -> Iterator[Scope]:
+        """This scope and every body inside it."""
+        yield self
+        for body in self.bodies:
+            yield from body.walk()
+
+
+def index_model(model: onnx.ModelProto, where: str = "the model") -> list[Scope]:
+    """The scopes of a model: the main graph first, then one per model-local function.
+
+    Raises ModelError for a graph that contradicts itself: a name that nothing makes, or that two make.
+    """
+    opsets = {_domain(item.domain): item.version for item in model.opset_import}
+    scopes = [_scope_of_graph(model.graph, None, opsets, where)]
+    for function in model.functions:
+        versions = {**opsets, **{_domain(item.domain): item.version for item in function.opset_import}}
+        scope = Scope(function, None, versions)
+        for name in function.input:
+            _define(scope, name, where).is_input = True
+        _fill(scope, where)
+        for name in function.output:
+            _hand_out(scope, name, where)
+        scopes.append(scope)
+    return scopes
+
+
+def link(node: Node, position: int, value: Value | None) -> None:
+    """Let a node read a value at a position, and forget what it read there before."""
+    old = node.inputs[position] if position < len(node.inputs) else None
+    if old is not None:
+        old.readers.pop((node, position), None)
+        old.lookers.pop((node, position), None)
+    while len(node.inputs) <= position:
+        node.inputs.append(None)
+    node.inputs[position] = value
+    if value is not None:
+        kind = value.lookers if not node.domain and (node.op, position) in _LOOKERS else value.readers
+        kind[(node, position)] = None
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _scope_of_graph(graph: onnx.GraphProto, parent: Scope | None, opsets: dict[str, int], where: str) -> Scope:
+    scope = Scope(graph, parent, opsets)
+    for item in graph.input:
+        _define(scope, item.name, where).is_input = True
+    for tensor in graph.initializer:
+        value = scope.values.get(tensor.name) or _define(scope, tensor.name, where)
+        if value.tensor is not None:
+            raise ModelError(f"{where}: invalid graph: two initializers are named '{tensor.name}'; export it again")
+        value.tensor = tensor
+    for sparse in graph.sparse_initializer:
+        _define(scope, sparse.values.name, where)
+    _fill(scope, where)
+    for item in graph.output:
+        _hand_out(scope, item.name, where)
+    return scope
+
+
+def _fill(scope: Scope, where: str) -> None:
+    """The nodes: outputs first, so that a file in another than topological order is read as what it means."""
+    for proto in scope.graph.node:
+        node = Node(proto, scope)
+        scope.nodes.append(node)
+        for port, name in enumerate(proto.output):
+            value = None
+            if name:
+                value = _define(scope, name, where)
+                value.producer, value.port = node, port
+            node.outputs.append(value)
+    for node in scope.nodes:
+        for position, name in enumerate(node.proto.input):
+            value = scope.resolve(name) if name else None
+            if name and value is None:
+                raise ModelError(
+                    f"{where}: invalid graph: node '{node.name}' ({node.op}) reads '{name}', which nothing makes; "
+                    "export it again"
+                )
+            link(node, position, value)
+        for attribute in node.proto.attribute:
+            for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                body = _scope_of_graph(graph, scope, scope.opsets, where)
+                body.owner = node
+                scope.bodies.append(body)
+
+
+def _define(scope: Scope, name: str, where: str) -> Value:
+    if name in scope.values:
+        raise ModelError(f"{where}: invalid graph: the name '{name}' is made twice; export it again")
+    value = Value(name, scope)
+    scope.values[name] = value
+    return value
+
+
+def _hand_out(scope: Scope, name: str, where: str) -> None:
+    value = scope.resolve(name)
+    if value is None:
+        raise ModelError(f"{where}: invalid graph: nothing makes its output '{name}'; export it again")
+    value.is_output = True

@@ -1,0 +1,158 @@
+"""BatchNormalization, and Mul, Add, Sub, Div, Neg by constants, as affine maps; sums and gates of computed values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfold.algebra import ops
+from bnfold.algebra.affine import Affine
+from bnfold.algebra.axes import Shape
+from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
+from bnfold.graphs.onnx.constants import Known
+from bnfold.graphs.onnx.index import Node, Value
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone, input_at, no_rank
+
+
+def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    eps = float(attributes.get("epsilon", 1e-5))
+    attributes.get("momentum")
+    if attributes.get("spatial", 1) != 1:
+        return Opaque("unsupported", "spatial=0 normalises every position by itself; export with opset 9 or newer")
+    if attributes.get("training_mode", 0):
+        return Opaque(
+            "training-mode",
+            "it normalises by the statistics of the batch (training_mode=1); export in eval mode, or take it as an "
+            "inference one with --assume-eval",
+        )
+    if node.opset < 14 and any(node.outputs[1:]):
+        return Opaque("training-mode", "it hands out batch statistics; export in eval mode, or use --assume-eval")
+    if not alone(node):
+        return Opaque("training-mode", "its statistics outputs are used; export in eval mode")
+    parameters = []
+    for position, name in enumerate(("gamma", "beta", "mean", "var"), 1):
+        known = facts.floating(input_at(node, position))
+        if known is None:
+            why = facts.why_not(input_at(node, position), "dynamic-parameters")
+            return Opaque(why.reason, f"its {name} is no constant: {why.detail}")
+        parameters.append(known.float64().reshape(-1))
+    shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
+    if shape is None:
+        return no_rank(node)
+    if len(shape) < 2 or len({parameter.size for parameter in parameters} - {1}) > 1:
+        return Opaque("unsupported", "its parameters or its input have a shape that no BatchNorm has")
+    gamma, beta, mean, var = parameters
+    if isinstance(shape[1], int) and shape[1] != gamma.size:
+        return Opaque("unsupported", f"it has {gamma.size} parameters for {shape[1]} channels")
+    # Ioffe and Szegedy 2015, algorithm 2.
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(var + eps)
+        shift = beta - mean * scale
+    return ConstAffine(0, Affine.along(1, scale, shift, len(shape)), Absorber(scale=1, shift=2, axis=1))
+
+
+def _add(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    return _binary(node, facts, "Add")
+
+
+def _sub(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    return _binary(node, facts, "Sub")
+
+
+def _mul(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    return _binary(node, facts, "Mul")
+
+
+def _div(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    return _binary(node, facts, "Div")
+
+
+def _binary(node: Node, facts: Facts, op: str) -> ops.Kind:
+    """An affine map where one operand is a constant that fits into the other; else a sum or a gate."""
+    shapes = [facts.shape(value) for value in node.inputs]
+    a, b = shapes
+    if a is None or b is None:
+        return no_rank(node)
+    constants = [facts.floating(value) for value in node.inputs]
+    for position in (1, 0):
+        constant, x = constants[position], shapes[1 - position]
+        if constant is None or x is None or not _fits(constant.folded_shape, x):
+            continue
+        if op == "Div" and position == 0:
+            return Opaque("not-equivariant", "a constant divided by the value is no affine map of it")
+        return _by_constant(op, position, constant, len(x))
+    y_shape = _broadcast(a, b)
+    if op in ("Add", "Sub"):
+        return Sum((1.0, -1.0 if op == "Sub" else 1.0), (a, b), y_shape)
+    return Gate((0, 1) if op == "Mul" else (0,), (a, b), y_shape)
+
+
+def _by_constant(op: str, position: int, constant: Known, rank: int) -> ConstAffine:
+    c, data = constant.float64(), 1 - position
+    if op == "Mul":
+        return ConstAffine(data, Affine.of(c, 0.0, rank), Absorber(scale=position))
+    if op == "Div":
+        with np.errstate(all="ignore"):
+            return ConstAffine(data, Affine.of(1 / c, 0.0, rank), Absorber(scale=position, inverse=True))
+    if op == "Add":
+        return ConstAffine(data, Affine.of(1.0, c, rank), Absorber(shift=position))
+    if position == 1:  # x - c
+        return ConstAffine(data, Affine.of(1.0, -c, rank), Absorber(shift=position, sign=-1.0))
+    return ConstAffine(data, Affine.of(-1.0, c, rank), Absorber(shift=position))  # c - x
+
+
+def _neg(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    shape = facts.shape(node.inputs[0])
+    if shape is None:
+        return no_rank(node)
+    return ConstAffine(0, Affine.of(-1.0, 0.0, len(shape)), Absorber())
+
+
+def _sum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    shapes: list[Shape] = []
+    y_shape: Shape = ()
+    for value in node.inputs:
+        shape = facts.shape(value)
+        if shape is None:
+            return no_rank(node)
+        shapes.append(shape)
+        y_shape = _broadcast(y_shape, shape)
+    return Sum((1.0,) * len(shapes), tuple(shapes), y_shape)
+
+
+def _fits(constant: tuple[int, ...], x: Shape) -> bool:
+    """Whether `x op constant` has the shape of x for certain."""
+    missing = len(x) - len(constant)
+    return missing >= 0 and all(size in (1, x[missing + axis]) for axis, size in enumerate(constant))
+
+
+def _broadcast(a: Shape, b: Shape) -> Shape:
+    """The shape of an elementwise result. A size that is not known on either side stays unknown."""
+    rank = max(len(a), len(b))
+    a, b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
+    return tuple(p if p == q or q == 1 else q if p == 1 else _larger(p, q) for p, q in zip(a, b, strict=True))
+
+
+def _larger(p: int | str | None, q: int | str | None) -> int | str | None:
+    """Of two different sizes: a number above 1 wins over a size that is not known, which must be 1 or the same."""
+    return p if isinstance(p, int) else q if isinstance(q, int) else None
+
+
+def is_enlarging(node: Node, facts: Facts) -> Value | None:
+    """The computed operand of a Mul or Div whose constant operand would give it another shape."""
+    for position in (1, 0):
+        constant = facts.floating(node.inputs[position])
+        x = facts.shape(node.inputs[1 - position])
+        if constant is not None and x is not None and not _fits(constant.folded_shape, x):
+            return node.inputs[1 - position]
+    return None
+
+
+TABLE = {
+    "BatchNormalization": Translation(_batch_norm, 15),
+    "Add": Translation(_add, 14),
+    "Sub": Translation(_sub, 14),
+    "Mul": Translation(_mul, 14),
+    "Div": Translation(_div, 14),
+    "Neg": Translation(_neg, 13),
+    "Sum": Translation(_sum, 13),
+}

@@ -1,0 +1,128 @@
+"""What a translation may ask: attributes, shapes and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bnfold.algebra import ops
+from bnfold.algebra.affine import Refusal
+from bnfold.algebra.axes import Shape
+from bnfold.graphs.onnx.constants import Constants, Known
+from bnfold.graphs.onnx.index import Node, Value
+from bnfold.graphs.onnx.shapes import Shapes
+
+
+class Attributes:
+    """The attributes of a node; it remembers which were read."""
+
+    def __init__(self, node: Node) -> None:
+        self._found = {item.name: item for item in node.proto.attribute}
+        self._read: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute; strings as str, lists as list."""
+        self._read.add(name)
+        item = self._found.get(name)
+        if item is None:
+            return default
+        if item.ref_attr_name:
+            self._read.discard(name)
+            return default
+        value = onnx.helper.get_attribute_value(item)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def unread(self) -> list[str]:
+        return [name for name in self._found if name not in self._read]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Shapes and constants of the graph."""
+
+    shapes: Shapes
+    constants: Constants
+
+    def shape(self, value: Value | None) -> Shape | None:
+        """The sizes of a value; None where its rank is not known."""
+        if value is None:
+            return None
+        known = self.constants.known(value) if value.tensor is not None else None
+        if known is not None:
+            return known.folded_shape
+        shape = self.shapes.shape(value)
+        return shape if shape is not None else self._from_weight(value)
+
+    def named_shape(self, value: Value | None) -> Shape | None:
+        """The sizes of a value with a symbol of its own for every size that is not known."""
+        shape = self.shape(value)
+        if shape is None or value is None:
+            return None
+        return tuple(f"?{value.name}.{axis}" if size is None else size for axis, size in enumerate(shape))
+
+    def known(self, value: Value | None) -> Known | None:
+        return self.constants.known(value)
+
+    def floating(self, value: Value | None) -> Known | None:
+        """The constant that a value is, if its elements are floating point numbers."""
+        known = self.constants.known(value)
+        return known if known is not None and known.is_floating else None
+
+    def why_not(self, value: Value | None, reason: str = "computed-weight") -> ops.Opaque:
+        """Why a value that has to be a constant is none; `reason` where nothing more particular is known."""
+        found = self.constants.get(value) if value is not None else None
+        if not isinstance(found, Refusal):
+            return ops.Opaque("unsupported", "a constant is missing, or of a type that is not understood")
+        return ops.Opaque(reason if found.reason == "computed-weight" else found.reason, found.detail)
+
+    def integers(self, value: Value | None) -> list[int] | None:
+        """The elements of a constant of integers, flattened; None for anything else."""
+        known = self.constants.known(value)
+        if known is None:
+            return None
+        array: NDArray[Any] = known.read()
+        return [int(element) for element in array.ravel()] if np.issubdtype(array.dtype, np.integer) else None
+
+    def _from_weight(self, value: Value) -> Shape | None:
+        """A convolution has the rank of its weight, whatever is known of its input."""
+        node = value.producer
+        if node is None or node.domain or node.op not in ("Conv", "ConvTranspose") or len(node.inputs) < 2:
+            return None
+        weight = self.constants.known(node.inputs[1])
+        if weight is None:
+            return None
+        channels = weight.shape[0]
+        if node.op == "ConvTranspose":
+            group = next((item.i for item in node.proto.attribute if item.name == "group"), 1)
+            channels = weight.shape[1] * group
+        return (None, channels, *(None for _ in weight.shape[2:]))
+
+
+class Translation(NamedTuple):
+    """How to read an operator, up to the operator version `newest`."""
+
+    read: Callable[[Node, Attributes, Facts], ops.Kind]
+    newest: int
+
+
+def no_rank(node: Node) -> ops.Opaque:
+    return ops.Opaque("dynamic-shape", f"the rank of a value at '{node.name}' ({node.op}) is not known")
+
+
+def normalised(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Axes counted from the front, in ascending order."""
+    return tuple(sorted(axis % rank if rank else axis for axis in axes))
+
+
+def input_at(node: Node, position: int) -> Value | None:
+    return node.inputs[position] if position < len(node.inputs) else None
+
+
+def alone(node: Node) -> bool:
+    """Whether nobody uses an output of the node but the first."""
+    return not any(value and (value.readers or value.is_output) for value in node.outputs[1:])

@@ -1,0 +1,170 @@
+"""Conv, ConvTranspose, Gemm and MatMul as contractions with a constant weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bnfold.algebra import ops
+from bnfold.algebra.ops import Bias, Linear, Opaque
+from bnfold.graphs.onnx.index import Node
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at, no_rank
+
+# One letter per index: spatial axes of x, taps of the weight, spatial axes of y; batch axes of a product.
+_IN, _TAP, _OUT, _BATCH = "abcdef", "pqrstz", "uvwxyh", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _conv(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    return _convolution(node, attributes, facts, transposed=False)
+
+
+def _conv_transpose(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    return _convolution(node, attributes, facts, transposed=True)
+
+
+def _convolution(node: Node, attributes: Attributes, facts: Facts, transposed: bool) -> ops.Kind:
+    weight = facts.floating(input_at(node, 1))
+    if weight is None:
+        return facts.why_not(input_at(node, 1))
+    bias = input_at(node, 2)
+    if bias is not None and facts.floating(bias) is None:
+        return facts.why_not(bias)
+    rank = len(weight.shape)
+    spatial = rank - 2
+    if rank < 3 or spatial > len(_TAP):
+        return Opaque("unsupported", f"a convolution of rank {rank} is not understood")
+    group = attributes.get("group", 1)
+    taps = dict(zip(_TAP, weight.shape[2:], strict=False))
+    split = weight.shape[0] // group
+    if group < 1 or split * group != weight.shape[0]:
+        return Opaque("unsupported", f"{weight.shape[0]} channels do not fall into {group} groups")
+    w = ("gi", "o") if transposed else ("go", "i")
+    other = weight.shape[1]
+    sizes = {"g": group, "i": split if transposed else other, "o": other if transposed else split, **taps}
+    why = (
+        _unpadded_transposed(attributes, weight.shape[2:])
+        if transposed
+        else _unpadded(node, attributes, facts, weight.shape[2:])
+    )
+    return Linear(
+        data=0,
+        weight=1,
+        bias=Bias(2, bias is not None, axis=1),
+        x=("n", "gi", *_IN[:spatial]),
+        w=(*w, *_TAP[:spatial]),
+        y=("n", "go", *_OUT[:spatial]),
+        sizes=sizes,
+        complete=not why,
+        incomplete_why=why,
+    )
+
+
+def _unpadded(node: Node, attributes: Attributes, facts: Facts, kernel: Sequence[int]) -> str:
+    """Why not every output of a convolution sums over all taps; empty where it does."""
+    zeros, ones = [0] * 2 * len(kernel), [1] * len(kernel)
+    pads = attributes.get("pads", zeros)
+    strides = attributes.get("strides", ones)
+    dilations = attributes.get("dilations", ones)
+    attributes.get("kernel_shape")
+    auto_pad = attributes.get("auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        return ""
+    if auto_pad == "NOTSET":
+        return "the convolution pads its input with zeros, which a shift would have to reach" if any(pads) else ""
+    shape = facts.shape(input_at(node, 0)) or (None,) * (len(kernel) + 2)
+    for size, taps, stride, dilation in zip(shape[2:], kernel, strides, dilations, strict=True):
+        extent = (taps - 1) * dilation + 1
+        if extent == 1:
+            continue
+        if not isinstance(size, int) or (math.ceil(size / stride) - 1) * stride + extent > size:
+            return f"the convolution pads its input with zeros (auto_pad={auto_pad}), which a shift would have to reach"
+    return ""
+
+
+def _unpadded_transposed(attributes: Attributes, kernel: Sequence[int]) -> str:
+    """The same of a transposed convolution: only where stride is 1 and the pads cut the whole border off."""
+    zeros, ones = [0] * 2 * len(kernel), [1] * len(kernel)
+    pads = attributes.get("pads", zeros)
+    strides = attributes.get("strides", ones)
+    dilations = attributes.get("dilations", ones)
+    extra = attributes.get("output_padding", zeros)
+    fixed = attributes.get("output_shape")
+    auto_pad = attributes.get("auto_pad", "NOTSET")
+    attributes.get("kernel_shape")
+    border = [(taps - 1) * dilation for taps, dilation in zip(kernel, dilations, strict=True)]
+    if fixed is None and auto_pad in ("NOTSET", "VALID") and not any(extra) and all(stride == 1 for stride in strides):
+        pads = zeros if auto_pad == "VALID" else pads
+        if all(pad >= edge for pad, edge in zip(pads, [*border, *border], strict=True)):
+            return ""
+    return "outputs of the transposed convolution sum over different taps, so a shift reaches them differently"
+
+
+def _gemm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    trans_a, trans_b = bool(attributes.get("transA", 0)), bool(attributes.get("transB", 0))
+    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
+    a = ("k", "m") if trans_a else ("m", "k")
+    b = ("n", "k") if trans_b else ("k", "n")
+    data, weight, x, w = (0, 1, a, b) if facts.floating(node.inputs[1]) else (1, 0, b, a)
+    constant = facts.floating(node.inputs[weight])
+    if constant is None:
+        return facts.why_not(node.inputs[1])
+    if len(constant.shape) != 2:
+        return Opaque("unsupported", "a Gemm of a weight that is no matrix is not understood")
+    c = input_at(node, 2)
+    if c is not None and facts.floating(c) is None:
+        return facts.why_not(c)
+    return Linear(
+        data=data,
+        weight=weight,
+        bias=Bias(2, c is not None, axis=None, gain=beta) if beta else None,
+        x=x,
+        w=w,
+        y=("m", "n"),
+        sizes=dict(zip(w, constant.shape, strict=True)),
+        gain=alpha,
+    )
+
+
+def _matmul(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    data, weight = (0, 1) if facts.floating(node.inputs[1]) else (1, 0)
+    constant = facts.floating(node.inputs[weight])
+    if constant is None:
+        return facts.why_not(node.inputs[1])
+    shape = facts.shape(node.inputs[data])
+    if shape is None:
+        return no_rank(node)
+    ranks = {data: len(shape), weight: len(constant.shape)}
+    rank = max(*ranks.values(), 2)
+    batch = _BATCH[: rank - 2]
+    a, b = [*batch, "m", "k"], [*batch, "k", "n"]
+    y = [*batch, "m", "n"]
+    if ranks[0] == 1:
+        a, y = ["k"], [letter for letter in y if letter != "m"]
+    if ranks[1] == 1:
+        b, y = ["k"], [letter for letter in y if letter != "n"]
+    x, w = (a, b) if weight == 1 else (b, a)
+    x, w = x[len(x) - ranks[data] :], w[len(w) - ranks[weight] :]
+    # A batch axis of extent 1 is broadcast: its index is one of its own that the result does not have.
+    for axis, size in enumerate(constant.shape):
+        if w[axis] in batch and size == 1:
+            w[axis] = w[axis].lower()
+    for axis, length in enumerate(shape):
+        if x[axis] in batch and length == 1:
+            x[axis] = ""
+    return Linear(
+        data=data,
+        weight=weight,
+        bias=None,
+        x=tuple(x),
+        w=tuple(w),
+        y=tuple(y),
+        sizes=dict(zip(w, constant.shape, strict=True)),
+    )
+
+
+TABLE = {
+    "Conv": Translation(_conv, 22),
+    "ConvTranspose": Translation(_conv_transpose, 22),
+    "Gemm": Translation(_gemm, 13),
+    "MatMul": Translation(_matmul, 13),
+}

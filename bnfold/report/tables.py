@@ -1,0 +1,130 @@
+"""The tables of a report as grids of cells, shared by the terminal and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from bnfold.report.words import error_size, printable, setting
+from bnfold.results import Counts, Latency, Report, Verification
+
+_BYTES_PER_MB = 1_000_000
+_GRAPH_LABELS = ("BatchNorm", "Conv", "linear (Gemm, MatMul)", "nodes", "file size [MB]")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A header and rows of the same length; `align` holds one letter per column, l or r."""
+
+    header: tuple[str, ...]
+    align: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def graph_grid(report: Report) -> Grid:
+    """What the model holds before and, where there is an after, after; with the session creation times measured."""
+    rows = [*zip(_GRAPH_LABELS, _graph_cells(report.before), _graph_cells(report.after), strict=True)]
+    rows += _session_rows(report.latency)
+    name = printable(PurePath(report.source.path).name) if report.source.path else "model"
+    if report.after is None:
+        return Grid((name, "count"), "lr", tuple((label, before) for label, before, _ in rows if before))
+    return Grid((name, "before", "after"), "lrr", tuple(row for row in rows if row[1] or row[2]))
+
+
+def _graph_cells(counts: Counts | None) -> tuple[str, ...]:
+    if counts is None:
+        return ("",) * len(_GRAPH_LABELS)
+    megabytes = "" if counts.file_bytes is None else _figure(counts.file_bytes / _BYTES_PER_MB)
+    return str(counts.batch_norms), str(counts.convs), str(counts.linears), str(counts.nodes), megabytes
+
+
+def _session_rows(latency: Iterable[Latency]) -> list[tuple[str, str, str]]:
+    return [
+        (
+            f"session creation [ms], {setting(row)}",
+            _figure(row.init_before_ms),
+            _figure(row.init_after_ms),
+        )
+        for row in latency
+    ]
+
+
+def _figure(value: float) -> str:
+    """About three digits, never in powers of ten."""
+    decimals = 1 if value >= 100 else 2 if value >= 1 else 4
+    return f"{value:.{decimals}f}"
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.3f}-{bounds[1]:.3f}"
+
+
+def output_grid(verification: Verification) -> Grid:
+    """Every output with its error, its tolerance and what stands beside the verdict as information."""
+    header = (
+        "output",
+        "error",
+        "allowed",
+        "relative error",
+        "noise floor",
+        "cosine",
+        "top-1 agreement",
+        "passes with rtol",
+        "verdict",
+    )
+    rows = tuple(
+        (
+            printable(output.name),
+            error_size(output.max_abs),
+            error_size(output.tolerance),
+            error_size(output.max_rel),
+            "" if output.noise_floor is None else error_size(output.noise_floor),
+            "" if output.cosine is None else f"{output.cosine:.8f}",
+            "" if output.top1_agreement is None else f"{100 * output.top1_agreement:.2f} %",
+            "" if output.smallest_rtol is None else error_size(output.smallest_rtol),
+            "same" if output.passed else "DIFFERS",
+        )
+        for output in verification.outputs
+    )
+    return _without_empty_columns(Grid(header, "lrrrrrrrl", rows))
+
+
+def latency_grid(latency: Iterable[Latency], *, tails: bool) -> Grid:
+    """The medians with their ratio, interval and verdict; `tails` adds the percentiles and the control."""
+    header = ["latency [ms]", "before", "after", "ratio", "95 % CI", "verdict"]
+    align = "lrrrrl"
+    if tails:
+        header += ["p90 before", "p90 after", "p99 before", "p99 after", "control", "control 95 % CI", "runs"]
+        align += "rrrrrrr"
+    rows = []
+    for row in latency:
+        cells = [
+            setting(row),
+            _figure(row.before_ms),
+            _figure(row.after_ms),
+            f"{row.ratio:.3f}",
+            _interval(row.ci95),
+            row.verdict,
+        ]
+        if tails:
+            cells += [
+                _figure(row.before_p90_ms),
+                _figure(row.after_p90_ms),
+                _figure(row.before_p99_ms),
+                _figure(row.after_p99_ms),
+                f"{row.control_ratio:.3f}",
+                _interval(row.control_ci95),
+                str(row.runs),
+            ]
+        rows.append(tuple(cells))
+    return Grid(tuple(header), align, tuple(rows))
+
+
+def _without_empty_columns(grid: Grid) -> Grid:
+    used = [i for i in range(len(grid.header)) if any(row[i] for row in grid.rows)]
+    return Grid(
+        tuple(grid.header[i] for i in used),
+        "".join(grid.align[i] for i in used),
+        tuple(tuple(row[i] for i in used) for row in grid.rows),
+    )

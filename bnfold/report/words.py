@@ -1,0 +1,168 @@
+"""The sentences of a report, shared by the terminal and Markdown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bnfold.results import Accuracy, Latency, OutputDifference, Report, Site, Verification
+
+_OPT_LEVELS = {"disable": "not optimised", "all": "optimised"}
+
+
+def printable(text: str) -> str:
+    """The text with every control character, line break and lone surrogate escaped.
+
+    Names come from the model; one with a terminal's escape sequence in it must not reach the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def error_size(value: float) -> str:
+    """An error or a tolerance to two digits: 1.2e-06."""
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def setting(row: Latency) -> str:
+    """Where a time was measured: the provider, and whether the runtime's own graph optimisations were on."""
+    return f"{row.provider.removesuffix('ExecutionProvider')}, {_OPT_LEVELS[row.opt_level]}"
+
+
+def is_plan(report: Report) -> bool:
+    """Whether the report is one of `inspect`: nothing was verified and nothing written."""
+    return report.output_path is None and report.verification is None
+
+
+def summary(report: Report) -> tuple[str, ...]:
+    """How many BatchNorms, and how many affine chains where there are any, fold."""
+    outcome = "would fold" if is_plan(report) else "folded"
+    norms = report.batch_norms
+    chains = tuple(site for site in report.sites if site.op == "affine")
+    if norms:
+        folded = sum(site.folded for site in norms)
+        lines = [f"{folded} of {counted(len(norms), 'BatchNorm')} {outcome}"]
+    elif report.before.batch_norms:
+        lines = [f"none of the {counted(report.before.batch_norms, 'BatchNorm')} was selected"]
+    else:
+        lines = ["no BatchNorm found"]
+    if chains:
+        lines.append(f"affine chains: {sum(site.folded for site in chains)} of {len(chains)} {outcome}")
+    return tuple(lines)
+
+
+def folded_site(site: Site) -> str:
+    """Where a folded site went: `bn1: backward into conv1 through Reshape`."""
+    parts = [f"{printable(site.name)}:"]
+    if site.direction:
+        parts.append(site.direction)
+    if site.into:
+        parts.append("into " + ", ".join(map(printable, site.into)))
+    if site.through:
+        parts.append("through " + ", ".join(map(printable, site.through)))
+    return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class KeptGroup:
+    """Sites that stay with one reason, one blocking node and one sentence."""
+
+    reason: str
+    names: tuple[str, ...]
+    blocker: str | None
+    detail: str | None
+
+    def sentence(self) -> str:
+        """Why these sites stay, for print, without their names."""
+        blocked = f"blocked by {printable(self.blocker)}" if self.blocker else ""
+        return ": ".join(part for part in (blocked, printable(self.detail or "")) if part)
+
+
+def kept_groups(report: Report) -> tuple[KeptGroup, ...]:
+    """The kept sites, those of one reason together, those of one detail in one group; in order of appearance."""
+    by_reason: dict[str, dict[tuple[str | None, str | None], list[str]]] = {}
+    for site in report.kept:
+        details = by_reason.setdefault(site.reason or "unsupported", {})
+        details.setdefault((site.blocker, site.detail), []).append(site.name)
+    return tuple(
+        KeptGroup(reason, tuple(names), blocker, detail)
+        for reason, details in by_reason.items()
+        for (blocker, detail), names in details.items()
+    )
+
+
+def kept_summary(report: Report) -> str:
+    """How many sites stay: `2 BatchNorms and 1 affine chain stay`."""
+    norms = sum(site.op == "BatchNormalization" for site in report.kept)
+    chains = len(report.kept) - norms
+    parts = [counted(norms, "BatchNorm")] if norms else []
+    parts += [counted(chains, "affine chain")] if chains else []
+    verb = "stays" if norms + chains == 1 else "stay"
+    return f"{' and '.join(parts)} {verb}"
+
+
+def verdict(verification: Verification, subject: str) -> str:
+    """The verdict on equality in plain words; `subject` is who is, or is not, "the same function"."""
+    inputs = counted(len(verification.inputs), "input")
+    if not verification.passed:
+        failed = sum(not output.passed for output in verification.outputs)
+        verb = "differs" if failed == 1 else "differ"
+        total = counted(len(verification.outputs), "output")
+        return f"NOT verified: {subject} not the same function ({failed} of {total} {verb}; {inputs})"
+    if not verification.outputs:
+        return f"verified: {subject} the same function ({inputs})"
+    worst = max(verification.outputs, key=_use_of_tolerance)
+    relative = max(output.max_rel for output in verification.outputs)
+    return (
+        f"verified: {subject} the same function (largest error {error_size(worst.max_abs)}, "
+        f"tolerance {error_size(worst.tolerance)}, relative error {error_size(relative)}, {inputs})"
+    )
+
+
+def _use_of_tolerance(output: OutputDifference) -> float:
+    if math.isnan(output.max_abs) or output.tolerance == 0:
+        return 0.0 if output.max_abs == 0 else math.inf
+    return output.max_abs / output.tolerance
+
+
+def failures(verification: Verification) -> tuple[str, ...]:
+    """One line for every output that differs."""
+    return tuple(
+        f"{printable(output.name)}: error {error_size(output.max_abs)}, allowed {error_size(output.tolerance)}"
+        + (f"; {printable(output.detail)}" if output.detail else "")
+        for output in verification.outputs
+        if not output.passed
+    )
+
+
+def taken_back(verification: Verification) -> str:
+    """Which folds were undone, because with them the outputs differed."""
+    names = ", ".join(map(printable, verification.taken_back))
+    return f"taken back, because the outputs differed with them: {names}"
+
+
+def accuracy(score: Accuracy, *, named: bool) -> str:
+    """Top-1 accuracy before and after; with the output's name where there is more than one."""
+    output = f" of output {printable(score.output)}" if named else ""
+    if score.total == 0:
+        return f"accuracy{output}: no labelled samples"
+    before, after = (100 * hits / score.total for hits in (score.correct_before, score.correct_after))
+    return (
+        f"accuracy{output} on {counted(score.total, 'labelled sample')}: {before:.2f} % before, {after:.2f} % after "
+        f"({score.correct_before} of {score.total}, {score.correct_after} of {score.total})"
+    )
+
+
+def latency(row: Latency, before: str, after: str) -> str:
+    """What one row of the benchmark means in words; `before` and `after` name the models."""
+    where = setting(row)
+    interval = f"95 % interval {row.ci95[0]:.3f} to {row.ci95[1]:.3f}"
+    if row.verdict == "no measurable difference":
+        control = f"{before} against itself {row.control_ci95[0]:.3f} to {row.control_ci95[1]:.3f}"
+        return f"{where}: no measurable difference (ratio {row.ratio:.3f}, {interval}; {control})"
+    return f"{where}: {after} is {row.verdict}, {row.ratio:.3f} times the speed of {before} ({interval})"

@@ -1,0 +1,57 @@
+"""Reports into files: the format by suffix, checked before any work begins, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from bnfold.errors import OutputError, UsageError
+from bnfold.results import Comparison, Report
+
+_SUFFIXES = (".json", ".md")
+
+
+def check_report_paths(paths: Iterable[Path]) -> None:
+    """Find out, before minutes of work, whether every report can be written.
+
+    Raises:
+        UsageError: a suffix names no format.
+        OutputError: a path is a folder, or no file can be made beside it.
+    """
+    for path in paths:
+        suffix = path.suffix.lower()
+        if suffix in {".html", ".htm"}:
+            raise UsageError(f"--report {path}: HTML reports are not available in this version; use .json or .md")
+        if suffix not in _SUFFIXES:
+            raise UsageError(f"--report {path}: the suffix {suffix!r} names no report format; use .json or .md")
+        if path.is_dir():
+            raise OutputError(f"--report {path}: this is a folder; name a file")
+        try:
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise OutputError(f"--report {path}: cannot write in {path.parent}: {error.strerror}") from error
+
+
+def write_report(path: Path, result: Report | Comparison) -> None:
+    """Write `result` to `path` in the format of its suffix; a reader sees the old file or the new one.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
+    if path.suffix.lower() == ".json":
+        from bnfold.report.as_json import dumps
+    else:
+        from bnfold.report.as_markdown import dumps
+    # Beside the target, so that the rename stays on one file system; opened plainly, so that the umask applies.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(dumps(result).encode("utf-8", "backslashreplace"))
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"--report {path}: cannot be written: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,168 @@
+"""What a run found, as plain values: the types that `api` returns and `report` prints.
+
+All are frozen and hold nothing but strings, numbers and tuples, so that they can be kept, compared and
+serialised without the model. Units stand in the names: `_ms` milliseconds, `_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Direction = Literal["backward", "forward", "split", "merged"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One BatchNorm, or one chain of operators that spells the same affine map, and what became of it.
+
+    `op` is "BatchNormalization", or "affine" for a chain spelled otherwise. A folded site names the
+    nodes that absorbed it (`into`) and the operator types between (`through`). A kept site has a
+    `reason` (a code that the README explains), the node that blocked it and one sentence of detail.
+    """
+
+    name: str
+    op: Literal["BatchNormalization", "affine"]
+    status: Literal["folded", "kept"]
+    direction: Direction | None = None
+    into: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    reason: str | None = None
+    blocker: str | None = None
+    detail: str | None = None
+
+    @property
+    def folded(self) -> bool:
+        return self.status == "folded"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file that was read. `sha256` is None for a model that was given in memory."""
+
+    path: str | None
+    sha256: str | None
+    opset: int
+    ir_version: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a graph holds, subgraphs and functions included; `linears` are Gemm and MatMul nodes."""
+
+    batch_norms: int
+    convs: int
+    linears: int
+    nodes: int
+    file_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """How far one output of the folded model is from the original's, over all inputs tried.
+
+    `tolerance` is the bound that decided, `atol + rtol * max|reference|`, for the input on which the output came
+    nearest to (or furthest past) it; `max_abs` is the error there. `max_rel` is the largest error over all inputs,
+    relative to `max|reference|`. `noise_floor` is the same absolute error between the original at full
+    optimisation and the original with none: what the runtime itself changes. `smallest_rtol` is the smallest
+    relative tolerance that would pass with the given `atol`. `top1_agreement` is a fraction, for outputs of
+    shape (N, classes) only.
+    """
+
+    name: str
+    max_abs: float
+    max_rel: float
+    tolerance: float
+    passed: bool
+    noise_floor: float | None = None
+    cosine: float | None = None
+    top1_agreement: float | None = None
+    smallest_rtol: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 hits of one output on labelled data, before and after."""
+
+    output: str
+    correct_before: int
+    correct_after: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdict on equality. `reference` and `inputs` say in words what was compared and on what."""
+
+    passed: bool
+    reference: str
+    outputs: tuple[OutputDifference, ...]
+    inputs: tuple[str, ...] = ()
+    accuracy: tuple[Accuracy, ...] = ()
+    taken_back: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Original and folded model timed side by side on one provider at one optimisation level.
+
+    `ratio` is before / after (above 1: the folded model is faster), the median of paired ratios, and
+    `ci95` its bootstrap 95 % interval. `control_ratio` and `control_ci95` are the same of the original
+    against itself: what this machine calls a difference where there is none.
+    """
+
+    provider: str
+    opt_level: Literal["disable", "all"]
+    before_ms: float
+    after_ms: float
+    ratio: float
+    ci95: tuple[float, float]
+    init_before_ms: float
+    init_after_ms: float
+    verdict: Literal["faster", "slower", "no measurable difference"]
+    control_ratio: float
+    control_ci95: tuple[float, float]
+    before_p90_ms: float
+    before_p99_ms: float
+    after_p90_ms: float
+    after_p99_ms: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The account of one run of `convert` or `inspect`."""
+
+    version: str
+    source: Source
+    sites: tuple[Site, ...]
+    before: Counts
+    after: Counts | None = None
+    output_path: str | None = None
+    verification: Verification | None = None
+    latency: tuple[Latency, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def batch_norms(self) -> tuple[Site, ...]:
+        return tuple(site for site in self.sites if site.op == "BatchNormalization")
+
+    @property
+    def kept(self) -> tuple[Site, ...]:
+        return tuple(site for site in self.sites if not site.folded)
+
+    def with_(self, **changes: object) -> Report:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The account of one run of `verify` or `bench` on two files, `original` and `other`, as they were named."""
+
+    version: str
+    original: str
+    other: str
+    verification: Verification | None = None
+    latency: tuple[Latency, ...] = ()
