@@ -14,16 +14,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bnfold.algebra.reasons import REASONS
+
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a rule cannot go on: a reason code, one sentence, and the name of the node that blocks."""
+    """Why a rule cannot go on: a reason code of `reasons`, one sentence, and the name of the node that blocks."""
 
     reason: str
     detail: str
     blocker: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reason not in REASONS:
+            raise ValueError(f"'{self.reason}' is no reason code")
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,6 +127,6 @@ def _told(answers: list[Refusal]) -> Refusal:
     """The refusal to report: of upward and downward the one that names an operator; the sentence tells both."""
     up, down = answers[0], answers[1]
     first, second = (down, up) if up.reason in _DEAD_ENDS and down.reason not in _DEAD_ENDS else (up, down)
-    words = {id(up): "upward", id(down): "downward"}
-    detail = f"{words[id(first)]}, {first.detail}; {words[id(second)]}, {second.detail}"
-    return Refusal(first.reason, detail, first.blocker)
+    words = {id(up): "above it", id(down): "below it"}
+    place = f" at '{second.blocker}'" if second.blocker else ""
+    return Refusal(first.reason, f"{first.detail}; {words[id(second)]}{place}, {second.detail}", first.blocker)

@@ -59,6 +59,22 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Recurrent:
+    """A recurrent layer (LSTM, GRU, RNN), of which only the product with its input is linear: `x w^T + b_w`.
+
+    x has rank 3 with its features on the last axis; w is (directions, rows, features); the bias is (directions, 2 rows),
+    b_w in its first half.
+    """
+
+    data: int
+    weight: int
+    bias: int
+    present: bool
+    directions: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Absorber:
     """How an affine operator takes `a` into its own constants: per constant, which one it is and the axis it runs
     along.
@@ -157,4 +173,4 @@ class Opaque:
     detail: str
 
 
-Kind = Linear | ConstAffine | Pass | IndexMap | Sum | Concat | Gate | Aggregate | Homogeneous | Opaque
+Kind = Linear | Recurrent | ConstAffine | Pass | IndexMap | Sum | Concat | Gate | Aggregate | Homogeneous | Opaque

@@ -207,7 +207,7 @@ class _Search:
         if refusal:
             return refusal
         if made is None:
-            return Refusal("graph-input", "nothing linear stands above it, the value enters the graph there", None)
+            return Refusal("graph-input", "the value is an input of the graph", None)
         node, port = made
         kind = graph.kind(node)
         steps = backward(kind, node, port, a)
@@ -289,10 +289,8 @@ class _Search:
             return Refusal("graph-output", "its value before the BatchNorm is an output of the graph", maker)
         others = [node for node, _ in graph.readers(value)]
         if len(others) > 1:
-            names = ", ".join(dict.fromkeys(graph.name(node) for node in others if node != reader))
-            return Refusal(
-                "shared-value", f"its value is read elsewhere too: {names or 'twice by one operator'}", maker
-            )
+            names = list(dict.fromkeys(graph.name(node) for node in others if node != reader))
+            return Refusal("shared-value", f"its value is also read by {_listed(names)}", maker)
         return None
 
     def _spend(self, a: Affine, node: Node, depth: int) -> Refusal | None:
@@ -318,6 +316,13 @@ class _Search:
     def _data(self, node: Node) -> int:
         kind = self.graph.kind(node)
         return kind.data if isinstance(kind, ops.ConstAffine) else 0
+
+
+def _listed(names: list[str]) -> str:
+    """Names in a sentence; of many only the first."""
+    if not names:
+        return "the same operator a second time"
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _best(attempts: Iterator[_Found | Refusal], adding: bool) -> _Found | Refusal:

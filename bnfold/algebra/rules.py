@@ -361,6 +361,32 @@ def _(kind: ops.Linear, node: Node, position: int, a: Affine, read: Read) -> Ste
     return [Step((demand,), outs=(shift,), absorbs=True), here]  # better a bias further down than a new one here
 
 
+# Recurrent: forward, the product with the input is linear; nothing passes upward through the gates.
+
+
+@backward.register
+def _(kind: ops.Recurrent, node: Node, port: int, a: Affine) -> Steps:
+    return Refusal("not-equivariant", "a recurrent layer does not commute with an affine map")
+
+
+@forward.register
+def _(kind: ops.Recurrent, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    if position != kind.data:
+        return Refusal("not-equivariant", "the value is a weight or a state of a recurrent layer")
+    if any(axis != 2 for axis in a.axes):
+        return Refusal("off-channel", "the affine varies along another axis than the features of a recurrent layer")
+    demands = [(kind.weight, Affine(a.scale, np.zeros((1, 1, 1))))]
+    edits: tuple[Edit, ...] = ()
+    if a.has_shift:
+        total = np.zeros((kind.directions, 2 * kind.rows))
+        total[:, : kind.rows] = (read(kind.weight) * a.shift).sum(axis=2)
+        if kind.present:
+            demands.append((kind.bias, Affine(np.ones((1, 1)), total)))
+        else:
+            edits = (Supply(node, kind.bias, total, kind.weight),)
+    return [Step(tuple(demands), edits, absorbs=True)]
+
+
 def _contracted(kind: ops.Linear, weight: Array, shift: Array) -> Array:
     """`gain * sum(t w)`, aligned with y."""
     letters = _letters(kind)

@@ -37,7 +37,7 @@ _REOPENING_SHARE = 0.25  # of the time budget, for opening and warming sessions 
 _WARM_RUNS = 3
 _STILL_WARMING = 0.95
 _LONGEST_WARM_UP_S = 0.1
-_SHORTEST_TURN_S = 0.002
+_SHORTEST_TURN_S = 0.001
 _MOST_RUNS_A_TURN = 16
 
 
@@ -93,29 +93,32 @@ def _contest(opened: Callable[[Role], Session], options: CheckOptions, advance: 
     """Open the three sessions several times over, where that is cheap, and let them take turns in between."""
     record = _Record()
     order = random.Random(options.seed)  # noqa: S311 - shuffles turns, keeps no secret
-    feed: Feed | None = None
-    openings, opening = 1, 0
-    began = end = time.perf_counter()
-    while opening < openings and (opening == 0 or time.perf_counter() < end):
-        sessions = {role: opened(role) for role in order.sample(_ROLES, len(_ROLES))}
-        for role, session in sessions.items():
-            record.init_ms[role].append(session.init_ms)
-        if feed is None:
-            feed = _runnable_feed(sessions["original"], options)
-        ready = time.perf_counter()
-        runners = _warm_runners(sessions, feed)
-        if opening == 0:
-            end = ready + options.bench_seconds
-            another_s = time.perf_counter() - began
-            openings += min(_MOST_OPENINGS - 1, int(_REOPENING_SHARE * options.bench_seconds / another_s))
+    sessions = _open_all(opened, order, record)
+    feed = _runnable_feed(sessions["original"], options)
+    runners, warm_s = _warm_runners(sessions, feed)
+    once_s = warm_s + sum(session.init_ms for session in sessions.values()) / 1e3
+    openings = 1 + min(_MOST_OPENINGS - 1, int(_REOPENING_SHARE * options.bench_seconds / once_s))
+    began = time.perf_counter()
+    end = began + options.bench_seconds
+
+    def tick() -> None:
+        advance(min(1.0, (time.perf_counter() - began) / options.bench_seconds))
+
+    for opening in range(openings):
+        if opening > 0:
+            del sessions, runners  # never six at a time
+            sessions = _open_all(opened, order, record)
+            runners, _ = _warm_runners(sessions, feed)
         now = time.perf_counter()
-        deadline = now + (end - now) / (openings - opening)
-        ratios, control_ratios = _take_turns(runners, deadline, order, record, lambda: advance(_part(began, end)))
-        record.ratios.append(ratios)
-        record.control_ratios.append(control_ratios)
-        opening += 1
-    advance(1.0)
+        _take_turns(runners, now + (end - now) / (openings - opening), order, record, tick)
     return record
+
+
+def _open_all(opened: Callable[[Role], Session], order: random.Random, record: _Record) -> dict[Role, Session]:
+    sessions = {role: opened(role) for role in order.sample(_ROLES, len(_ROLES))}
+    for role, session in sessions.items():
+        record.init_ms[role].append(session.init_ms)
+    return sessions
 
 
 def _runnable_feed(session: Session, options: CheckOptions) -> Feed:
@@ -130,9 +133,10 @@ def _runnable_feed(session: Session, options: CheckOptions) -> Feed:
     return feeds[0]
 
 
-def _warm_runners(sessions: Mapping[Role, Session], feed: Feed) -> dict[Role, Callable[[], object]]:
-    """A runner per session, run until its times no longer fall, or 0.1 s have passed."""
-    runners = {}
+def _warm_runners(sessions: Mapping[Role, Session], feed: Feed) -> tuple[Runners, float]:
+    """A runner per session, run until its times no longer fall or 0.1 s have passed; and the seconds that this took."""
+    began = time.perf_counter()
+    runners: dict[Role, Callable[[], object]] = {}
     for role, session in sessions.items():
         run = session.runner(feed.values)
         start = time.perf_counter()
@@ -142,15 +146,16 @@ def _warm_runners(sessions: Mapping[Role, Session], feed: Feed) -> dict[Role, Ca
             not_better = 0 if seconds < _STILL_WARMING * best else not_better + 1
             best = min(best, seconds)
         runners[role] = run
-    return runners
+    return runners, time.perf_counter() - began
 
 
 def _take_turns(
     runners: Runners, deadline: float, order: random.Random, record: _Record, tick: Callable[[], None]
-) -> tuple[list[float], list[float]]:
-    """Rounds until the deadline, at least one: ratios of the original to the folded model and to the control."""
+) -> None:
+    """Rounds until the deadline, at least one, into `record`."""
     runs = {role: _runs_a_turn(run) for role, run in runners.items()}
-    ratios, control_ratios = [], []
+    ratios: list[float] = []
+    control_ratios: list[float] = []
     with _no_garbage_collection():
         while not ratios or time.perf_counter() < deadline:
             median_ms: dict[Role, float] = {}
@@ -163,7 +168,8 @@ def _take_turns(
             ratios.append(median_ms["original"] / median_ms["folded"])
             control_ratios.append(median_ms["original"] / median_ms["control"])
             tick()
-    return ratios, control_ratios
+    record.ratios.append(ratios)
+    record.control_ratios.append(control_ratios)
 
 
 def _runs_a_turn(run: Callable[[], object]) -> int:
@@ -187,8 +193,8 @@ def _latency(provider: str, level: OptLevel, record: _Record, seed: int) -> Late
         after_ms=float(after[0]),
         ratio=ratio.value,
         ci95=(ratio.low, ratio.high),
-        init_before_ms=float(np.median(record.init_ms["original"] + record.init_ms["control"])),
-        init_after_ms=float(np.median(record.init_ms["folded"])),
+        init_before_ms=_init_ms(record, "original", "control"),
+        init_after_ms=_init_ms(record, "folded"),
         verdict=verdict(ratio, control),
         control_ratio=control.value,
         control_ci95=(control.low, control.high),
@@ -200,14 +206,16 @@ def _latency(provider: str, level: OptLevel, record: _Record, seed: int) -> Late
     )
 
 
+def _init_ms(record: _Record, *roles: Role) -> float:
+    """The median; without the first time, which also reads files and starts libraries, where there are others."""
+    times_ms = [ms for role in roles for ms in record.init_ms[role][1:] or record.init_ms[role]]
+    return float(np.median(times_ms))
+
+
 def _seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter_ns()
     run()
     return (time.perf_counter_ns() - start) / 1e9
-
-
-def _part(began: float, end: float) -> float:
-    return min(1.0, (time.perf_counter() - began) / max(end - began, 1e-9))
 
 
 @contextmanager

@@ -206,10 +206,11 @@ class Constants:
         computed = Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
         if node.op == "Shape":
             return self._shape_of(node, value) or computed
-        feeds: dict[str, NDArray[Any]] = {}
+        feeds: list[NDArray[Any] | None] = []
         total = 0
         for position, source in enumerate(node.inputs):
             if source is None:
+                feeds.append(None)
                 continue
             if node.op == "CastLike" and position == 1:
                 elem_type = self._shapes.elem_type(source)
@@ -217,13 +218,13 @@ class Constants:
                 elem_type = known.elem_type if known else elem_type
                 if not elem_type:
                     return computed
-                feeds[source.name] = np.zeros((), onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+                feeds.append(np.zeros((), onnx.helper.tensor_dtype_to_np_dtype(elem_type)))
                 continue
             found = self.get(source)
             if isinstance(found, Refusal):
                 return found if found.reason != "computed-weight" else computed
             total += math.prod(found.shape)
-            feeds[source.name] = found.rounded()
+            feeds.append(found.rounded())
         if total > MOST_ELEMENTS or (node.op in _GROWING and self._elements(node, value, feeds) > MOST_ELEMENTS):
             return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' and too large to hold")
         result = _run(node, feeds, value.port)
@@ -243,12 +244,12 @@ class Constants:
             return None
         return self._of_array(np.asarray(sizes, np.int64), value)
 
-    def _elements(self, node: Node, value: Value, feeds: dict[str, NDArray[Any]]) -> float:
+    def _elements(self, node: Node, value: Value, feeds: list[NDArray[Any] | None]) -> float:
         """How many elements the result has; infinite where that is not known beforehand."""
         shape = self._shapes.shape(value)
         if shape is not None and all(isinstance(size, int) for size in shape):
             return math.prod(size for size in shape if isinstance(size, int))
-        arrays = list(feeds.values())
+        arrays = [array for array in feeds if array is not None]
         if node.op in ("ConstantOfShape", "Expand"):
             target = math.prod(int(size) for size in arrays[-1])
             return max(target, 1) * (arrays[0].size if node.op == "Expand" else 1)
@@ -262,22 +263,20 @@ def _refers(node: Node) -> bool:
     return any(attribute.ref_attr_name for attribute in node.proto.attribute)
 
 
-def _run(node: Node, feeds: dict[str, NDArray[Any]], port: int) -> NDArray[Any] | None:
-    from onnx.reference import ReferenceEvaluator
+def _run(node: Node, feeds: list[NDArray[Any] | None], port: int) -> NDArray[Any] | None:
+    """One output of one operator, by onnx's reference implementation; None where it has none."""
+    from onnx.reference.ops import load_op
 
-    inputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in feeds]
-    outputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.proto.output if name]
-    proto = onnx.NodeProto()
-    proto.CopyFrom(node.proto)
-    for position, source in enumerate(node.inputs):
-        proto.input[position] = source.name if source else ""
-    graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
-    opset = onnx.helper.make_opsetid("", node.opset)
+    settings = {
+        "log": lambda *_: None,
+        "opsets": {"": node.opset},
+        "verbose": 0,
+        "new_ops": None,
+        "evaluator_cls": None,
+    }
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
-    except (
-        Exception
-    ):  # the reference implementation raises what it likes; an operator that it cannot run is no constant
+            results = load_op("", node.op, node.opset)(node.proto, settings).run(*feeds)
+    except Exception:  # it raises what it likes; an operator that it cannot run is no constant
         return None
-    return np.asarray(list(results)[port])
+    return np.asarray(results[port])

@@ -13,6 +13,7 @@ import onnx
 from bnfold.algebra.fold import Outcome, fold_graph
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.emit import emit
+from bnfold.graphs.onnx.functions import copied, inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
 from bnfold.graphs.onnx.sites import BATCH_NORM
 from bnfold.results import Counts, Direction, Site
@@ -45,6 +46,26 @@ def fold_document(document: Document, where: str, options: FoldOptions) -> tuple
     """
     if options.assume_eval:
         evaluate_batch_norms(document.model)
+    if document.model.functions:
+        return _with_functions(document, where, options)
+    return _fold(document, where, options)
+
+
+def _with_functions(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
+    """Fold with the functions as they are and with them written out; the latter is kept only if more sites fold."""
+    as_it_is, flat = copied(document), inlined(document)
+    best = (_fold(as_it_is, where, options), as_it_is)
+    if flat is not None:
+        sites = _fold(flat, where, options)
+        if sum(site.folded for site in sites) > sum(site.folded for site in best[0]):
+            best = (sites, flat)
+    sites, chosen = best
+    if any(site.folded for site in sites):
+        document.model, document.payloads = chosen.model, chosen.payloads
+    return sites
+
+
+def _fold(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
     graph = OnnxGraph(document, where, freeze_initializers=options.freeze_initializers)
     outcomes = fold_graph(graph, lambda index, site: options.chooses(index, site.name))
     if any(outcome.refusal is None for outcome in outcomes):

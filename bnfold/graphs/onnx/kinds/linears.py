@@ -1,4 +1,4 @@
-"""Conv, ConvTranspose, Gemm and MatMul as contractions with a constant weight."""
+"""Conv, ConvTranspose, Gemm, MatMul, Einsum and recurrent layers: contractions with a constant weight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bnfold.algebra import ops
-from bnfold.algebra.ops import Bias, Linear, Opaque
+from bnfold.algebra.ops import Bias, Linear, Opaque, Recurrent
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at, no_rank
 
@@ -162,7 +162,47 @@ def _matmul(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     )
 
 
+def _einsum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    """A product of two operands, one of them constant, in which every index is written out."""
+    equation = str(attributes.get("equation", "")).replace(" ", "")
+    terms, arrow, result = equation.partition("->")
+    operands = terms.split(",")
+    if len(operands) != 2 or not arrow or "." in equation or any(len(set(t)) < len(t) for t in (*operands, result)):
+        return Opaque("unsupported", f"the Einsum '{equation}' is not understood")
+    data, weight = (0, 1) if facts.floating(node.inputs[1]) else (1, 0)
+    constant = facts.floating(node.inputs[weight])
+    if constant is None:
+        return facts.why_not(node.inputs[1])
+    x, w = operands[data], operands[weight]
+    if set(x) - set(w) - set(result) or len(w) != len(constant.shape):
+        return Opaque("unsupported", f"the Einsum '{equation}' sums its input by itself")
+    sizes = dict(zip(w, constant.shape, strict=True))
+    shape = facts.shape(node.inputs[data])
+    if any(size == 1 for size in constant.shape) or shape is None or len(shape) != len(x) or 1 in shape:
+        return Opaque("unsupported", f"an index of the Einsum '{equation}' may be broadcast")
+    return Linear(data=data, weight=weight, bias=None, x=tuple(x), w=tuple(w), y=tuple(result), sizes=sizes)
+
+
+def _recurrent(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
+    weight, bias = facts.floating(input_at(node, 1)), input_at(node, 3)
+    for name in (
+        *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size"),
+        *("input_forget", "layout", "linear_before_reset"),
+    ):
+        attributes.get(name)
+    if weight is None:
+        return facts.why_not(input_at(node, 1))
+    if bias is not None and facts.floating(bias) is None:
+        return facts.why_not(bias)
+    directions, rows = weight.shape[0], weight.shape[1]
+    return Recurrent(data=0, weight=1, bias=3, present=bias is not None, directions=directions, rows=rows)
+
+
 TABLE = {
+    "Einsum": Translation(_einsum, 28),
+    "GRU": Translation(_recurrent, 22),
+    "LSTM": Translation(_recurrent, 22),
+    "RNN": Translation(_recurrent, 22),
     "Conv": Translation(_conv, 22),
     "ConvTranspose": Translation(_conv_transpose, 22),
     "Gemm": Translation(_gemm, 13),

@@ -1,0 +1,241 @@
+"""What a conversion costs: bnfold and its neighbours as whole processes on one model of 100 MB.
+
+    python scripts/cost.py [--rounds N]
+
+Builds a model with the layer shapes of ResNet-50 as an exporter leaves it (53 Conv, each with a BatchNormalization
+behind it), then runs every program once per round, in an order that is drawn anew, and prints a Markdown table: wall
+time and peak memory as medians, and both as ratios to the process that only does `onnx.save(onnx.load(...))`, a ratio
+being the median over the rounds. Times include starting Python and all imports; nothing is fetched, and every run
+starts with the model in the page cache and nothing left to write back. Exits with 1 where a limit is passed, with 0
+otherwise; a program that is not installed is named and left out.
+
+The baseline and the neighbours leave their file in the page cache; bnfold waits until it is on the disk before it
+gives it its name. That is part of what is measured, and `--no-disk` shows the cost without it: everything is then
+written to /dev/shm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+OPSET = 17
+STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
+EXPANSION = 4
+BASELINE = "onnx.save(onnx.load(...))"
+OURS = "bnfold convert"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to time. `argv` follows the Python interpreter; `needs` is the package that it runs."""
+
+    name: str
+    argv: tuple[str, ...]
+    needs: str
+    most_time: float | None = None
+    most_memory: float | None = None
+    times_ours: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one program."""
+
+    seconds: float
+    peak_mib: float
+
+
+PROGRAMS = (
+    Program(
+        BASELINE, ("-c", "import sys, onnx; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])", "{source}", "{out}"), "onnx"
+    ),
+    Program(
+        OURS,
+        ("-m", "bnfold", "convert", "--no-verify", "--no-bench", "{source}", "-o", "{out}"),
+        "bnfold",
+        most_time=1.4,
+        most_memory=1.3,
+    ),
+    Program(
+        "onnxscript optimizer",
+        (
+            "-c",
+            "import sys, onnx, onnxscript.optimizer as o; onnx.save(o.optimize(onnx.load(sys.argv[1])), sys.argv[2])",
+            "{source}",
+            "{out}",
+        ),
+        "onnxscript",
+        times_ours=2.0,
+    ),
+    Program("OnnxSlim", ("-m", "onnxslim", "{source}", "{out}"), "onnxslim", times_ours=2.0),
+    Program("onnxsim", ("-m", "onnxsim", "{source}", "{out}"), "onnxsim", times_ours=3.0),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="how often each program runs (default: 7)")
+    parser.add_argument("--no-disk", action="store_true", help="write to /dev/shm, where waiting for the disk is free")
+    parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.build:
+        build(args.build)
+        return 0
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if args.no_disk else None) as folder:  # noqa: S108 - asked for
+        source = Path(folder) / "resnet50.onnx"
+        # In a process of its own: the peak memory of a child counts from what its parent held when it was started.
+        subprocess.run([sys.executable, __file__, "--build", str(source)], check=True)
+        programs = [program for program in PROGRAMS if importlib.util.find_spec(program.needs)]
+        missing = [program.name for program in PROGRAMS if program not in programs]
+        print(f"{source.stat().st_size / 1e6:.0f} MB, {args.rounds} rounds, Python {sys.version.split()[0]}")
+        if missing:
+            print(f"not installed, left out: {', '.join(missing)}")
+        runs = measure(programs, source, args.rounds)
+    return report(programs, runs)
+
+
+def measure(programs: Sequence[Program], source: Path, rounds: int) -> dict[str, list[Run]]:
+    """One warming run of each program, then `rounds` that count, all in random order."""
+    order = random.Random(0)  # noqa: S311 - an order, no secret
+    runs: dict[str, list[Run]] = {program.name: [] for program in programs}
+    for number in range(rounds + 1):
+        for program in order.sample(programs, len(programs)):
+            run = timed(program, source)
+            if number > 0:
+                runs[program.name].append(run)
+    return runs
+
+
+def timed(program: Program, source: Path) -> Run:
+    """Run a program on the model, as a process of its own."""
+    out = source.with_name("out.onnx")
+    argv = [sys.executable, *(part.format(source=source, out=out) for part in program.argv)]
+    os.sync()
+    start = time.perf_counter()
+    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - start
+    child.returncode = os.waitstatus_to_exitcode(status)
+    errors = child.communicate()[1].decode()
+    if child.returncode != 0 or not out.exists():
+        raise SystemExit(f"{program.name} failed ({child.returncode}):\n{errors}")
+    out.unlink()
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10
+    return Run(seconds, usage.ru_maxrss / per_mib)
+
+
+def report(programs: Sequence[Program], runs: dict[str, list[Run]]) -> int:
+    """Print the table and what passes a limit; returns the exit code."""
+    print("\n| program | time, s | ratio | peak memory, MiB | ratio | time / bnfold's |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    failures = []
+    for program in programs:
+        own, base, ours = runs[program.name], runs[BASELINE], runs[OURS]
+        seconds = statistics.median(run.seconds for run in own)
+        memory = statistics.median(run.peak_mib for run in own)
+        time_ratio = statistics.median(a.seconds / b.seconds for a, b in zip(own, base, strict=True))
+        memory_ratio = statistics.median(a.peak_mib / b.peak_mib for a, b in zip(own, base, strict=True))
+        to_ours = statistics.median(a.seconds / b.seconds for a, b in zip(own, ours, strict=True))
+        print(
+            f"| {program.name} | {seconds:.2f} | {time_ratio:.2f} | {memory:.0f} | {memory_ratio:.2f} | {to_ours:.2f} |"
+        )
+        for what, value, limit in (
+            ("time", time_ratio, program.most_time),
+            ("memory", memory_ratio, program.most_memory),
+        ):
+            if limit is not None and value > limit:
+                failures.append(f"{program.name}: {what} ratio {value:.2f}, at most {limit} wanted")
+        if program.times_ours is not None and to_ours < program.times_ours:
+            failures.append(f"{program.name} takes {to_ours:.2f} times bnfold's time, at least {program.times_ours} wanted")
+    print()
+    for failure in failures:
+        print(f"MISSED: {failure}")
+    return 1 if failures else 0
+
+
+def build(path: Path) -> None:
+    """Write the model: ResNet-50 on 224 x 224 images, batch size symbolic, random weights, BatchNorms intact."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes: list[onnx.NodeProto] = []
+    tensors: list[onnx.TensorProto] = []
+
+    def parameter(name: str, array: np.ndarray) -> str:
+        tensors.append(numpy_helper.from_array(array.astype(np.float32), name))
+        return name
+
+    def conv_bn(x: str, name: str, c_in: int, c_out: int, kernel: int, stride: int = 1) -> str:
+        weight = rng.standard_normal((c_out, c_in, kernel, kernel)) * (2 / (c_in * kernel**2)) ** 0.5
+        pad = kernel // 2
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                [x, parameter(f"{name}.weight", weight)],
+                [f"{name}.out"],
+                name,
+                kernel_shape=[kernel, kernel],
+                strides=[stride, stride],
+                pads=[pad] * 4,
+                dilations=[1, 1],
+                group=1,
+            )
+        )
+        statistics_of = {
+            "gamma": rng.uniform(0.5, 1.5, c_out),
+            "beta": rng.standard_normal(c_out) * 0.1,
+            "mean": rng.standard_normal(c_out) * 0.1,
+            "var": rng.uniform(0.5, 1.5, c_out),
+        }
+        inputs = [f"{name}.out"] + [parameter(f"{name}.bn.{key}", value) for key, value in statistics_of.items()]
+        nodes.append(helper.make_node("BatchNormalization", inputs, [f"{name}.bn.out"], f"{name}.bn", epsilon=1e-5))
+        return f"{name}.bn.out"
+
+    def plain(op: str, inputs: list[str], name: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(op, inputs, [f"{name}.out"], name, **attributes))
+        return f"{name}.out"
+
+    x = plain("Relu", [conv_bn("x", "stem", 3, 64, 7, 2)], "stem.relu")
+    x = plain("MaxPool", [x], "stem.pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    c_in = 64
+    for stage, (blocks, width) in enumerate(STAGES):
+        for block in range(blocks):
+            name, stride = f"layer{stage + 1}.{block}", 2 if stage > 0 and block == 0 else 1
+            skip = conv_bn(x, f"{name}.down", c_in, width * EXPANSION, 1, stride) if block == 0 else x
+            y = plain("Relu", [conv_bn(x, f"{name}.conv1", c_in, width, 1)], f"{name}.relu1")
+            y = plain("Relu", [conv_bn(y, f"{name}.conv2", width, width, 3, stride)], f"{name}.relu2")
+            y = conv_bn(y, f"{name}.conv3", width, width * EXPANSION, 1)
+            x = plain("Relu", [plain("Add", [y, skip], f"{name}.add")], f"{name}.relu3")
+            c_in = width * EXPANSION
+    x = plain("Flatten", [plain("GlobalAveragePool", [x], "pool")], "flatten", axis=1)
+    weight, bias = rng.standard_normal((1000, c_in)) * 0.01, np.zeros(1000)
+    nodes.append(
+        helper.make_node("Gemm", [x, parameter("fc.weight", weight), parameter("fc.bias", bias)], ["y"], "fc", transB=1)
+    )
+    graph = helper.make_graph(
+        nodes,
+        "resnet50",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 224, 224])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 1000])],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
