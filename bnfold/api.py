@@ -12,19 +12,21 @@ purpose; the reference is then the original in inference mode.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bnfold
-from bnfold.conversion import Conversion, describe, runnable
+from bnfold.conversion import Conversion, runnable
 from bnfold.errors import EquivalenceError, OutputError, UsageError
+from bnfold.graphs.onnx import files
+from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.fold import FoldOptions, count, fold_document
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
-from bnfold.results import Counts, Latency, Report, Site, Verification
+from bnfold.graphs.onnx.staging import folder_beside
+from bnfold.results import Counts, Latency, Report, Site, Source, Verification
 
 if TYPE_CHECKING:
     from bnfold.checks.options import CheckOptions
@@ -85,9 +87,12 @@ def inspect(
     """
     options = _options(only, skip, freeze_initializers, assume_eval)
     opened = open_model(model)
-    source, before = describe(opened.document, hashed=True)
-    sites = fold_document(opened.document, opened.name, options)
-    return Report(bnfold.__version__, source, sites, before, count(opened.document.model))
+    document = opened.document
+    checksum = files.sha256(document.path) if document.path is not None else None
+    before = count(document.model, files.nbytes(document))
+    sites = fold_document(document, opened.name, options)
+    source = _describe(document, checksum() if checksum else None)
+    return Report(bnfold.__version__, source, sites, before, count(document.model))
 
 
 def convert(
@@ -122,30 +127,41 @@ def convert(
     target = _target(source, output, force)
     checks = _check_options(options) if verify or bench else None
     fold_options = _options(only, skip, freeze_initializers, assume_eval)
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
-        given = simplified(source, Path(folder)) if simplify else source
-        with Conversion(given, target, fold_options, save_as_external_data, reference=source) as job:
-            document = open_model(source).document
-            described, before = describe(document, hashed=checks is not None)
-            if verify and checks is not None:
-                attempt, verification = job.verified(checks, progress)
-            else:
-                attempt, verification = job.attempt(), None
-            report = Report(
-                bnfold.__version__, described, attempt.sites, before, attempt.after, verification=verification
-            )
-            if verification is not None and not verification.passed:
-                raise EquivalenceError(_difference(target, verification), report)
-            if bench and checks is not None and attempt.changed:
-                report = report.with_(latency=job.measured(attempt, checks, progress))
-            attempt.staged.commit()
-            return report.with_(output_path=str(target))
+    document = open_model(source).document
+    checksum = files.sha256(document.path) if document.path is not None else None
+    before = count(document.model, files.nbytes(document))
+    with folder_beside(target) as folder:
+        given = simplified(source, folder / "simplified") if simplify else source
+        job = Conversion(given, source, target, folder, fold_options, save_as_external_data)
+        if verify and checks is not None:
+            attempt, verification = job.verified(checks, progress)
+        else:
+            attempt, verification = job.attempt(), None
+        described = _describe(document, checksum() if checksum else None)
+        report = Report(bnfold.__version__, described, attempt.sites, before, attempt.after, verification=verification)
+        if verification is not None and not verification.passed:
+            raise EquivalenceError(_difference(target, verification), report)
+        if bench and checks is not None and attempt.changed:
+            report = report.with_(latency=job.measured(attempt, checks, progress))
+        attempt.staged.commit()
+        return report.with_(output_path=str(target))
+
+
+def _describe(document: Document, sha256: str | None) -> Source:
+    """Where a document comes from."""
+    model, path = document.model, document.path
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    return Source(str(path) if path is not None else None, sha256, opset, model.ir_version)
 
 
 def _difference(target: Path, verification: Verification) -> str:
-    failed = next(output for output in verification.outputs if not output.passed)
-    why = failed.detail or f"error {failed.max_abs:.2g}, {failed.tolerance:.2g} allowed"
-    return f"the folded model is not the same function: output '{failed.name}': {why}; {target} was not written"
+    why = "it has no outputs to compare"
+    for output in verification.outputs:
+        if not output.passed:
+            error = output.detail or f"error {output.max_abs:.2g}, {output.tolerance:.2g} allowed"
+            why = f"output '{output.name}': {error}"
+            break
+    return f"the folded model is not the same function: {why}; {target} was not written"
 
 
 def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Progress | None = None) -> Verification:
@@ -157,9 +173,11 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
         MissingDependency: if ONNX Runtime is not installed.
     """
     checks = _check_options(options)
+    from tempfile import TemporaryDirectory
+
     from bnfold.checks.verify import verify as run
 
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+    with TemporaryDirectory(prefix="bnfold-") as folder:
         return run(*_runnable_pair(a, b, folder), checks, progress=progress)
 
 
@@ -171,14 +189,16 @@ def bench(
     Takes what `verify` takes and raises what it raises.
     """
     checks = _check_options(options)
+    from tempfile import TemporaryDirectory
+
     from bnfold.checks.bench import bench as run
 
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+    with TemporaryDirectory(prefix="bnfold-") as folder:
         return run(*_runnable_pair(a, b, folder), checks, progress=progress)
 
 
 def _runnable_pair(a: Any, b: Any, folder: str) -> tuple[Path, Path]:
-    return runnable(a, Path(folder) / "a.onnx"), runnable(b, Path(folder) / "b.onnx")
+    return runnable(a, Path(folder) / "a"), runnable(b, Path(folder) / "b")
 
 
 def _options(only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool) -> FoldOptions:
@@ -207,14 +227,17 @@ def _target(source: Any, output: str | os.PathLike[str] | None, force: bool) -> 
         target = path.with_name(f"{path.stem}.folded.onnx")
     else:
         raise UsageError("a model that is given in memory needs an output path")
-    if target.is_dir():
-        raise OutputError(f"{target}: this is a directory; name the file to write")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target}: the folder '{target.parent}' does not exist; make it first")
-    if target.exists() and not force:
-        same = path is not None and path.exists() and target.samefile(path)
-        what = "this is the input" if same else "the file exists"
-        raise OutputError(f"{target}: {what}; choose another name, or --force to overwrite it")
-    if not os.access(target.parent, os.W_OK):
-        raise OutputError(f"{target}: the folder '{target.parent}' cannot be written to; choose another one")
+    try:
+        if target.is_dir():
+            raise OutputError(f"{target}: this is a directory; name the file to write")
+        if not target.parent.is_dir():
+            raise OutputError(f"{target}: the folder '{target.parent}' does not exist; make it first")
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{target}: this is no regular file; name another one")
+        if os.path.lexists(target) and not force:
+            same = path is not None and path.exists() and target.exists() and target.samefile(path)
+            what = "this is the input" if same else "the file exists"
+            raise OutputError(f"{target}: {what}; choose another name, or --force to overwrite it")
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror}") from None
     return target

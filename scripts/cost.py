@@ -58,7 +58,9 @@ class Run:
 
 PROGRAMS = (
     Program(
-        BASELINE, ("-c", "import sys, onnx; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])", "{source}", "{out}"), "onnx"
+        BASELINE,
+        ("-c", "import sys, onnx; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])", "{source}", "{out}"),
+        "onnx",
     ),
     Program(
         OURS,
@@ -157,7 +159,9 @@ def report(programs: Sequence[Program], runs: dict[str, list[Run]]) -> int:
             if limit is not None and value > limit:
                 failures.append(f"{program.name}: {what} ratio {value:.2f}, at most {limit} wanted")
         if program.times_ours is not None and to_ours < program.times_ours:
-            failures.append(f"{program.name} takes {to_ours:.2f} times bnfold's time, at least {program.times_ours} wanted")
+            failures.append(
+                f"{program.name} takes {to_ours:.2f} times bnfold's time, at least {program.times_ours} wanted"
+            )
     print()
     for failure in failures:
         print(f"MISSED: {failure}")

@@ -83,8 +83,16 @@ def _drawn(name: str, shape: list[int], rng: np.random.Generator) -> NDArray[np.
 
 
 def op_types(model: onnx.ModelProto) -> list[str]:
-    """The operators of the main graph, in file order."""
-    return [node.op_type for node in model.graph.node]
+    """The operators in file order: those of a body right behind the node that holds it, functions last."""
+    return [op for graph in (model.graph, *model.functions) for op in _op_types(graph)]
+
+
+def _op_types(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from _op_types(body)
 
 
 def weights(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
@@ -107,12 +115,12 @@ def _fed(info: onnx.ValueInfoProto, sizes: Mapping[str, int], rng: np.random.Gen
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     if tensor.elem_type in _FLOATS:
         return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
+    return np.asarray(rng.integers(0, 3, shape)).astype(dtype)
 
 
 def reference(model: onnx.ModelProto) -> Run:
     """onnx's reference implementation of the model, everything in it widened to float64."""
-    evaluator = ReferenceEvaluator(_widened(model), new_ops=[Conv, ConvTranspose])
+    evaluator = ReferenceEvaluator(_widened(model), new_ops=[BatchNormalization, Conv, ConvTranspose])
     names = {info.name for info in model.graph.input if info.type.tensor_type.elem_type in _FLOATS}
 
     def run(feed: Feed) -> Outputs:
@@ -193,6 +201,18 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionP
         for node in graph.node:
             for attribute in node.attribute:
                 waiting.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
+
+
+class BatchNormalization(OpRun):
+    """Inference as the paper has it; onnx's own of opset 9 normalises by the batch, and that of opset 7 fails."""
+
+    op_domain = ""
+
+    def _run(self, x, gamma, beta, mean, var, epsilon=None, momentum=None, spatial=None, training_mode=None):
+        if training_mode or spatial == 0:
+            raise NotImplementedError("only inference with one statistic per channel is implemented")
+        gamma, beta, mean, var = (p.reshape(-1, *[1] * (x.ndim - 2)) for p in (gamma, beta, mean, var))
+        return ((x - mean) / np.sqrt(var + epsilon) * gamma + beta,)
 
 
 class Conv(OpRun):

@@ -186,16 +186,14 @@ def contractions(draw: Draw) -> Operator:
     roles = {letter: draw(st.sampled_from(("xy", "xw", "wy", "xwy", "xy", "wy"))) for letter in "abcdef"}
 
     def axes(role: str) -> tuple[str, ...]:
-        letters = draw(st.permutations([letter for letter in "abcdef" if role in roles[letter]]))
-        if role != "x" or not letters:
-            cut = [letter for letter in letters]
-            out: list[str] = []
-            while cut:
-                take = draw(st.sampled_from((1, 1, 1, 2)))
-                out.append("".join(cut[:take]))
-                cut = cut[take:]
-            return tuple(out)
-        return tuple(letters)
+        out: list[str] = []
+        for letter in draw(st.permutations([letter for letter in "abcdef" if role in roles[letter]])):
+            together = out and "w" in roles[letter] and all("w" in roles[other] for other in out[-1])
+            if together and draw(st.integers(0, 2)) == 0:
+                out[-1] += letter
+            else:
+                out.append(letter)
+        return tuple(out)
 
     x, w, y = axes("x"), axes("w"), axes("y")
     kind = ops.Linear(0, 1, None, x, w, y, {letter: size[letter] for letter in "".join(w)}, gain=draw(st.sampled_from((1.0, -0.5))))

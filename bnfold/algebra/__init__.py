@@ -1,10 +1,10 @@
 """The idea: folding is reverse-mode differentiation of an affine. NumPy only, no framework.
 
-    affine   the value: y = scale * x + shift
-    reasons  why a site stays, for people
-    axes     how index maps carry a parameter from one shape to another
-    ops      the kinds of operator that are understood
-    rules    one backward and one forward rule per kind
-    plan     from one site to a complete edit, or to a refusal
-    fold     over all the sites of a graph
+affine   the value: y = scale * x + shift
+reasons  why a site stays, for people
+axes     how index maps carry a parameter from one shape to another
+ops      the kinds of operator that are understood
+rules    one backward and one forward rule per kind
+plan     from one site to a complete edit, or to a refusal
+fold     over all the sites of a graph
 """

@@ -41,12 +41,14 @@ class Affine:
 
     scale: Array
     shift: Array
-    is_identity: bool = field(init=False)
+    has_scale: bool = field(init=False)
+    has_shift: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.scale.ndim != self.shift.ndim:
             raise ValueError(f"scale has rank {self.scale.ndim}, shift has rank {self.shift.ndim}")
-        object.__setattr__(self, "is_identity", not self.has_scale and not self.has_shift)
+        object.__setattr__(self, "has_scale", not bool((self.scale == 1.0).all()))
+        object.__setattr__(self, "has_shift", bool((self.shift != 0.0).any()))
 
     @classmethod
     def of(cls, scale: ArrayLike, shift: ArrayLike, rank: int) -> Affine:
@@ -69,12 +71,8 @@ class Affine:
         return self.scale.ndim
 
     @property
-    def has_scale(self) -> bool:
-        return not bool(np.all(self.scale == 1.0))
-
-    @property
-    def has_shift(self) -> bool:
-        return bool(np.any(self.shift != 0.0))
+    def is_identity(self) -> bool:
+        return not self.has_scale and not self.has_shift
 
     @property
     def is_finite(self) -> bool:
@@ -140,6 +138,6 @@ def compact(parameter: Array) -> Array:
     """The same parameter with size 1 along every axis on which all its values are equal."""
     for axis in varying(parameter):
         first = parameter.take([0], axis) if parameter.shape[axis] else parameter
-        if parameter.shape[axis] and bool(np.all(parameter == first)):
+        if parameter.shape[axis] and bool((parameter == first).all()):
             parameter = first
     return parameter

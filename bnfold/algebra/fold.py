@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Protocol
 
 from bnfold.algebra.affine import Refusal
@@ -17,9 +18,6 @@ from bnfold.algebra.edits import Append, Drop, Node, Plan, Supply
 from bnfold.algebra.plan import Graph, Site, plan_backward, plan_forward, plan_split
 
 Attempt = Callable[[Graph, Site], Plan | Refusal]
-
-# A refusal that only says where the graph ends tells less than one that names an operator.
-_DEAD_ENDS = ("graph-input", "graph-output")
 
 
 class EditableGraph(Graph, Protocol):
@@ -40,7 +38,7 @@ class EditableGraph(Graph, Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a site. Folded: `direction`, `into` and `through` by name; kept: `refusal`."""
+    """What became of a site. Folded: `direction`, the names of `into` and the types of `through`; kept: `refusal`."""
 
     site: Site
     refusal: Refusal | None = None
@@ -61,7 +59,8 @@ class _Folding:
         self.graph = graph
         self.sites = list(graph.sites())
         self.owner = {node: index for index, site in enumerate(self.sites) for node in site.nodes}
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: dict[int, Outcome | Plan] = {}
+        self.absorbed: dict[Node, Plan] = {}
         self.locked: set[Node] = set()
         for index, site in enumerate(self.sites):
             refusal = site.refusal
@@ -89,7 +88,28 @@ class _Folding:
                         progress = True
         for index, answers in refusals.items():
             self.outcomes[index] = Outcome(self.sites[index], _told(answers))
-        return [self.outcomes[index] for index in range(len(self.sites))]
+        return [self._told_of(index) for index in range(len(self.sites))]
+
+    def _told_of(self, index: int) -> Outcome:
+        outcome = self.outcomes[index]
+        if isinstance(outcome, Outcome):
+            return outcome
+        into = tuple(dict.fromkeys(self.graph.name(node) for node in self._ends(outcome.into)))
+        through = tuple(op for op, _ in groupby(self.graph.op(node) for node in outcome.through))
+        return Outcome(self.sites[index], None, outcome.direction, into, through)
+
+    def _ends(self, nodes: tuple[Node, ...]) -> list[Node]:
+        """Where a fold ended up: an operator that absorbed it may since have been folded into others itself."""
+        ends: list[Node] = []
+        waiting = list(reversed(nodes))
+        while waiting:
+            node = waiting.pop()
+            later = self.absorbed.get(node)
+            if later is None:
+                ends.append(node)
+            else:
+                waiting += reversed(later.into)
+        return ends
 
     def _try(self, index: int, attempt: Attempt) -> Refusal | None:
         """Fold one site one way; None when it is done."""
@@ -99,34 +119,29 @@ class _Folding:
             return plan
         if any(not isinstance(edit, Supply | Append) and edit.node in self.locked for edit in plan.edits):
             return Refusal("not-selected", "the fold would change a BatchNorm that was left out on request")
-        done = Outcome(
-            site,
-            None,
-            plan.direction,
-            tuple(self.graph.name(node) for node in plan.into),
-            tuple(self.graph.op(node) for node in plan.through),
-        )
         self.graph.apply(plan)
-        self.outcomes[index] = done
+        self.outcomes[index] = plan
         for edit in plan.edits:
-            if isinstance(edit, Drop) and self.owner.get(edit.node, index) != index:
-                self._shrink(self.owner[edit.node], edit.node, done)
+            if isinstance(edit, Drop):
+                self.absorbed[edit.node] = plan
+                if self.owner.get(edit.node, index) != index:
+                    self._shrink(self.owner[edit.node], edit.node, plan)
         return None
 
-    def _shrink(self, index: int, node: Node, by: Outcome) -> None:
+    def _shrink(self, index: int, node: Node, by: Plan) -> None:
         """Another site's fold took one of this site's nodes along: the site is done when only a bias is left of it."""
         site = self.sites[index]
         left = tuple(other for other in site.nodes if other != node)
         if any(self.graph.scales(other) for other in left):
             self.sites[index] = replace(site, nodes=left)
         else:
-            self.outcomes[index] = replace(by, site=site)
+            self.outcomes[index] = by
 
 
 def _told(answers: list[Refusal]) -> Refusal:
-    """The refusal to report: of upward and downward the one that names an operator; the sentence tells both."""
+    """The refusal to report: the upward one, unless it only says that the graph begins there."""
     up, down = answers[0], answers[1]
-    first, second = (down, up) if up.reason in _DEAD_ENDS and down.reason not in _DEAD_ENDS else (up, down)
+    first, second = (down, up) if up.reason == "graph-input" and down.reason != "graph-output" else (up, down)
     words = {id(up): "above it", id(down): "below it"}
     place = f" at '{second.blocker}'" if second.blocker else ""
     return Refusal(first.reason, f"{first.detail}; {words[id(second)]}{place}, {second.detail}", first.blocker)

@@ -36,8 +36,9 @@ class Linear:
     """`y = gain * sum(x * w) + bias`: a contraction with a weight, in Einstein notation.
 
     `x`, `w` and `y` say for every axis which indices it runs over, one letter each, outermost first; an axis may run
-    over several (a grouped channel axis is "go": group, then output channel of the group) or over none ("" where it is
-    broadcast). `sizes` holds the extent of every index of `w`. Letters of `w` that `y` lacks are summed over.
+    over several, all of `w` (a grouped channel axis is "go": group, then output channel of the group), or over none
+    ("" where it is broadcast). `sizes` holds the extent of every index of `w`. Letters of `w` that `y` lacks are
+    summed over.
 
     Conv, group 2:   x = (n, gi, s), w = (go, i, k), y = (n, go, t).
     ConvTranspose:   x = (n, gi, s), w = (gi, o, k), y = (n, go, t).
@@ -62,8 +63,8 @@ class Linear:
 class Recurrent:
     """A recurrent layer (LSTM, GRU, RNN), of which only the product with its input is linear: `x w^T + b_w`.
 
-    x has rank 3 with its features on the last axis; w is (directions, rows, features); the bias is (directions, 2 rows),
-    b_w in its first half.
+    x has rank 3 with its features on the last axis; w is (directions, rows, features); the bias is (directions, 2
+    rows), b_w in its first half.
     """
 
     data: int

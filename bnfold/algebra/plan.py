@@ -141,13 +141,12 @@ def site_affine(graph: Graph, site: Site) -> Affine:
 
 
 def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
-    slots: set[tuple[Node, int]] = set()
+    slots: set[tuple[Node, int | type]] = set()
     for edit in found.edits:
-        if isinstance(edit, Rewrite | Supply):
-            slot = (edit.node, edit.position)
-            if slot in slots:
-                return Refusal("conflict", "two demands meet in one constant", graph.name(edit.node))
-            slots.add(slot)
+        slot = (edit.node, edit.position if isinstance(edit, Rewrite | Supply) else type(edit))
+        if slot in slots:  # an affine that reaches one operator on two ways
+            return Refusal("conflict", "two demands meet in one operator", graph.name(edit.node))
+        slots.add(slot)
         if isinstance(edit, Drop) and not graph.can_drop(edit.node, edit.data):
             return Refusal("graph-output", "its value is an output of the graph", graph.name(edit.node))
     if found.added_bytes > MOST_ADDED_BYTES:

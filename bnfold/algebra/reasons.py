@@ -56,7 +56,7 @@ REASONS: dict[str, Reason] = {
         "Two demands meet in one value or constant.",
     ),
     "non-finite": Reason(
-        "The parameters, or the folded weights, are NaN or infinite: a negative variance, or one of zero without epsilon.",
+        "The parameters, or the folded weights, are NaN or infinite: a negative variance, or zero without epsilon.",
         "Look at the training: such a BatchNorm is broken.",
     ),
     "range-overflow": Reason(

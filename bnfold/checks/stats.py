@@ -34,32 +34,32 @@ class RatioEstimate:
     blocks: int
 
 
-def paired_ratio(openings: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> RatioEstimate:
+def median_ratio(openings: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> RatioEstimate:
     """Median and interval of ratios, one array of shape (rounds,) per opening of the sessions, in order of time."""
     logs = [np.log(ratios) for ratios in openings]
-    per_opening = max(1, min(_BLOCKS // len(logs), min(len(values) for values in logs)))
+    per_opening = max(1, min(_BLOCKS // len(logs), *(len(values) for values in logs)))
     blocks = np.array([[np.median(block) for block in np.array_split(values, per_opening)] for values in logs])
     which_opening = rng.integers(len(logs), size=(_RESAMPLES, len(logs), 1))
     which_block = rng.integers(per_opening, size=(_RESAMPLES, len(logs), per_opening))
     medians = np.median(blocks[which_opening, which_block], axis=(1, 2))
     low, high = np.quantile(medians, (0.025, 0.975))
     value = np.median(np.concatenate(logs))
-    # The median of all rounds and those of blocks can disagree in the last digits.
+    # The median of all rounds and that of their blocks differ a little: the interval holds both.
     low, high = min(low, value), max(high, value)
     return RatioEstimate(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)), blocks.size)
 
 
 def verdict(ratio: RatioEstimate, control: RatioEstimate) -> Verdict:
-    """What may be said of a ratio before / after, given the same of the original against itself.
+    """What may be said of a ratio before / after, given that of the original against itself.
 
-    A difference is claimed only if the interval lies beyond 2 %, on one side of 1, and beyond all that the control's
-    interval reaches to either side.
+    A difference is claimed only if the interval excludes 1 and the ratio lies further from 1 than 2 % and than either
+    end of the control's interval.
     """
     if min(ratio.blocks, control.blocks) < _LEAST_BLOCKS:
         return "no measurable difference"
     reach = max(1 + _SMALLEST_CLAIM, control.high, 1 / control.low)
-    if ratio.low > reach:
+    if ratio.low > 1 and ratio.value > reach:
         return "faster"
-    if ratio.high < 1 / reach:
+    if ratio.high < 1 and ratio.value < 1 / reach:
         return "slower"
     return "no measurable difference"

@@ -51,23 +51,28 @@ class Computed:
 
 
 Payload = Stored | Computed
+Buffer = memoryview | bytes
 
 
 @dataclass(eq=False)
 class Document:
-    """A skeleton and its payloads. `path` is the file that it was read from, `external` whether weights lay outside."""
+    """A skeleton and its payloads.
+
+    `path` is the file that it was read from, None for a model in memory; `external` names the data files beside it, as
+    the model does.
+    """
 
     model: onnx.ModelProto
     payloads: dict[str, Payload] = field(default_factory=dict)
     path: Path | None = None
-    external: bool = False
+    external: tuple[str, ...] = ()
 
     @property
     def payload_bytes(self) -> int:
         return sum(payload.nbytes for payload in self.payloads.values())
 
 
-def map_file(path: Path) -> memoryview | bytes:
+def map_file(path: Path) -> Buffer:
     """A read-only view of a file without reading it; an empty file has no map."""
     with path.open("rb") as file:
         if path.stat().st_size == 0:
@@ -75,14 +80,18 @@ def map_file(path: Path) -> memoryview | bytes:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def from_bytes(data: memoryview | bytes) -> Document:
+def from_bytes(data: Buffer) -> Document:
     """The document in a serialised model. Raises wire.WireError or google's DecodeError if it is malformed."""
     skeleton, segments = wire.detach(data)
-    model = onnx.ModelProto.FromString(skeleton)
-    document = Document(model)
+    document = Document(onnx.ModelProto.FromString(skeleton))
     for name, (offset, nbytes) in segments.items():
-        document.payloads[name] = Stored(nbytes, lambda at=offset, size=nbytes: data[at : at + size])  # type: ignore[misc]
+        document.payloads[name] = piece(data, offset, nbytes)
     return document
+
+
+def piece(data: Buffer, offset: int, nbytes: int) -> Stored:
+    """The bytes `data[offset : offset + nbytes]`, left where they are."""
+    return Stored(nbytes, lambda: data[offset : offset + nbytes])
 
 
 def from_proto(model: onnx.ModelProto) -> Document:
@@ -92,34 +101,38 @@ def from_proto(model: onnx.ModelProto) -> Document:
     """
     tensors = model.graph.initializer
     names = {tensor.name for tensor in tensors}
-    large = [tensor for tensor in tensors if tensor.HasField("raw_data") and tensor.ByteSize() >= wire.LARGE_BYTES]
+    raw_bytes = {tensor.name: len(tensor.raw_data) for tensor in tensors}
+    large = [tensor for tensor in tensors if raw_bytes[tensor.name] >= wire.LARGE_BYTES]
     if len(names) < len(tensors) or any(len(UnknownFieldSet(part)) for part in (model, model.graph, *large)):
         return from_bytes(model.SerializeToString())
     document = Document(onnx.ModelProto())
     _copy_fields(model, document.model, without="graph")
     document.model.graph.SetInParent()
     _copy_fields(model.graph, document.model.graph, without="initializer")
-    large_names = {tensor.name for tensor in large}
     for tensor in tensors:
         target = document.model.graph.initializer.add()
-        if tensor.name not in large_names:
+        if raw_bytes[tensor.name] < wire.LARGE_BYTES:
             target.CopyFrom(tensor)
-            continue
-        _copy_fields(tensor, target, without="raw_data")
-        document.payloads[tensor.name] = Stored(len(tensor.raw_data), lambda of=tensor: of.raw_data)  # type: ignore[misc]
+        else:
+            _copy_fields(tensor, target, without="raw_data")
+            document.payloads[tensor.name] = _raw_data(tensor, raw_bytes[tensor.name])
     return document
+
+
+def _raw_data(tensor: onnx.TensorProto, nbytes: int) -> Stored:
+    return Stored(nbytes, lambda: tensor.raw_data)
 
 
 def _copy_fields(source: Message, target: Message, without: str) -> None:
     for descriptor, value in source.ListFields():
         if descriptor.name == without:
             continue
-        if descriptor.is_repeated:
-            getattr(target, descriptor.name).extend(value)
-        elif descriptor.message_type is not None:
+        if isinstance(value, Message):
             getattr(target, descriptor.name).CopyFrom(value)
-        else:
+        elif isinstance(value, str | bytes | int | float):
             setattr(target, descriptor.name, value)
+        else:
+            getattr(target, descriptor.name).extend(value)
 
 
 def to_proto(document: Document) -> onnx.ModelProto:
@@ -127,5 +140,7 @@ def to_proto(document: Document) -> onnx.ModelProto:
     for tensor in document.model.graph.initializer:
         payload = document.payloads.pop(tensor.name, None)
         if payload is not None:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
             tensor.raw_data = bytes(payload.read())
     return document.model

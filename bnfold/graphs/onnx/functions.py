@@ -1,8 +1,9 @@
 """Model-local functions, written out at their calls.
 
-A function's body is shared by its callers and gets its weights from them, so that nothing in it is constant and nothing
-can be folded for one caller alone. Written out (by onnx's own inliner) each call has a body and weights of its own. That
-changes more of the model than a fold does, so it is done only where it makes sites fold that else would stay.
+A function's body is shared by its callers and gets its weights from them, so that nothing in it is constant and
+nothing can be folded for one caller alone. Written out (by onnx's own inliner) each call has a body and weights of
+its own. That changes more of the model than a fold does, so it is done only where it makes sites fold that else would
+stay.
 """
 
 from __future__ import annotations

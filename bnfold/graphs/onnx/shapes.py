@@ -65,7 +65,8 @@ def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with value_info for every value that inference reaches."""
-    blank = onnx.ModelProto.FromString(model.SerializeToString())
+    blank = onnx.ModelProto()
+    blank.CopyFrom(model)
     _forget(blank.graph)
     try:
         inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(blank, data_prop=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bnfold.errors import MissingDependency, ModelError
-from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import from_proto, to_proto
 from bnfold.graphs.onnx.sources import open_model
+from bnfold.graphs.onnx.staging import stage
 
 
 def simplified(source: Any, folder: Path) -> Path:
@@ -21,11 +21,10 @@ def simplified(source: Any, folder: Path) -> Path:
     except ImportError:
         raise MissingDependency('--simplify needs onnxsim: pip install "bnfold[simplify]"') from None
     opened = open_model(source)
+    external = bool(opened.document.external)
     try:
         model, _ = onnxsim.simplify(to_proto(opened.document))
     except Exception as error:  # onnxsim raises whatever its C++ core throws
         reason = " ".join(str(error).split())
         raise ModelError(f"{opened.name}: onnxsim cannot simplify it ({reason}); leave --simplify out") from None
-    path = folder / "simplified.onnx"
-    files.stage(from_proto(model), path).commit()
-    return path
+    return stage(from_proto(model), folder / "simplified.onnx", folder, external).model

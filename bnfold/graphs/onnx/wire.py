@@ -168,7 +168,7 @@ def _tensor(data: Buffer, tensor: Field) -> tuple[Field | None, str]:
         if field.number == RAW_DATA and field.wire == _LENGTH:
             raws.append(field)
         elif field.number == NAME and field.wire == _LENGTH:
-            name = bytes(data[field.content : field.end]).decode("utf-8", "replace")
+            name = _text(data, field)
     return (raws[0] if len(raws) == 1 else None), name
 
 
@@ -177,10 +177,17 @@ def _tensor_place(data: bytes, tensor: Field) -> tuple[str, int]:
     name, place = "", tensor.end
     for field in fields(data, tensor.content, tensor.end):
         if field.number == NAME:
-            name = data[field.content : field.end].decode()
+            name = _text(data, field)
         if field.number > RAW_DATA and place == tensor.end:
             place = field.start
     return name, place
+
+
+def _text(data: Buffer, field: Field) -> str:
+    try:
+        return bytes(data[field.content : field.end]).decode()
+    except UnicodeDecodeError:
+        raise WireError(f"a name at byte {field.content} is no UTF-8") from None
 
 
 def _head(number: int, length: int) -> bytes:

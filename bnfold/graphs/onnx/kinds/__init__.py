@@ -6,6 +6,8 @@ that it did not read makes the node opaque, and so does an opset newer than the 
 
 from __future__ import annotations
 
+from functools import cache
+
 import onnx.defs
 
 from bnfold.algebra import ops
@@ -24,6 +26,12 @@ _TABLE: dict[str, Translation] = {
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
+@cache
+def _version(op: str, opset: int) -> int:
+    """The version of an operator that holds in an opset."""
+    return int(onnx.defs.get_schema(op, opset).since_version)
+
+
 def translate(node: Node, facts: Facts) -> ops.Kind:
     """The kind of a node; `Opaque`, with a reason, for everything that is not understood."""
     if node.domain:
@@ -39,7 +47,7 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
         )
     if node.opset > onnx.defs.onnx_opset_version():
         return ops.Opaque("unsupported", f"opset {node.opset} is newer than the installed onnx; upgrade onnx")
-    version = onnx.defs.get_schema(node.op, node.opset).since_version
+    version = _version(node.op, node.opset)
     if version > entry.newest:
         return ops.Opaque("unsupported", f"version {version} of {node.op} is not read yet")
     attributes = Attributes(node)

@@ -14,7 +14,7 @@ from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone
 
 
 def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
-    eps = float(attributes.get("epsilon", 1e-5))
+    eps = float(np.float32(attributes.get("epsilon", 1e-5)))  # the default, too, is a float32
     attributes.get("momentum")
     if attributes.get("spatial", 1) != 1:
         return Opaque("unsupported", "spatial=0 normalises every position by itself; export with opset 9 or newer")
@@ -35,6 +35,8 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
             why = facts.why_not(input_at(node, position), "dynamic-parameters")
             return Opaque(why.reason, f"its {name} is no constant: {why.detail}")
         parameters.append(known.float64().reshape(-1))
+        if not np.isfinite(parameters[-1]).all():
+            return Opaque("non-finite", f"its {name} holds NaN or infinity")
     shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
     if shape is None:
         return no_rank(node)
@@ -43,8 +45,10 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     gamma, beta, mean, var = parameters
     if isinstance(shape[1], int) and shape[1] != gamma.size:
         return Opaque("unsupported", f"it has {gamma.size} parameters for {shape[1]} channels")
+    if not np.all(var + eps > 0):
+        return Opaque("non-finite", "its var + epsilon is not positive in every channel")
     # Ioffe and Szegedy 2015, algorithm 2.
-    with np.errstate(all="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         scale = gamma / np.sqrt(var + eps)
         shift = beta - mean * scale
     return ConstAffine(0, Affine.along(1, scale, shift, len(shape)), Absorber(scale=1, shift=2, axis=1))

@@ -52,7 +52,7 @@ class Facts:
         """The sizes of a value; None where its rank is not known."""
         if value is None:
             return None
-        known = self.constants.known(value) if value.tensor is not None else None
+        known = self.constants.known(value) if value.producer is None else None
         if known is not None:
             return known.folded_shape
         shape = self.shapes.shape(value)

@@ -1,0 +1,111 @@
+"""Weights that lie in files of their own beside the model: where they are, and that they are all there.
+
+Only a relative path that goes down from the model's folder is followed, as the ONNX specification wants it, and no
+symbolic link that leads out of the folder. Where the model itself is a link, as in the caches of model hubs, its data
+may also lie in the folder that the link leads to.
+
+Weights of the main graph become payloads and are not read. Those of control-flow bodies, functions and attributes are
+few and small: they are read into the skeleton, where whoever looks for them finds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+import onnx
+
+from bnfold.errors import ModelError
+from bnfold.graphs.onnx.document import EXTERNAL, Buffer, Document, Stored, map_file, piece
+
+
+def attach_external(document: Document, path: Path) -> None:
+    """Find the data of every weight of a document that lies outside its file `path`.
+
+    Raises ModelError, in one line, where a data file is missing, too short, or not where it may be.
+    """
+    maps: dict[str, Buffer] = {}
+    for tensor in document.model.graph.initializer:
+        if tensor.data_location == EXTERNAL:
+            document.payloads[tensor.name] = _find(tensor, path, maps)
+    for tensor in _inner_tensors(document.model):
+        if tensor.data_location == EXTERNAL:
+            stored = _find(tensor, path, maps)
+            internalise(tensor)
+            tensor.raw_data = bytes(stored.read())
+    document.external = tuple(maps)
+
+
+def first_external(model: onnx.ModelProto) -> str | None:
+    """The name of a weight that lies in another file, if there is one."""
+    tensors = chain(model.graph.initializer, _inner_tensors(model))
+    return next((tensor.name for tensor in tensors if tensor.data_location == EXTERNAL), None)
+
+
+def externalise(tensor: onnx.TensorProto, location: str, offset: int, nbytes: int) -> None:
+    """Say in a tensor where its data lie."""
+    tensor.data_location = EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", offset), ("length", nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def internalise(tensor: onnx.TensorProto) -> None:
+    """Forget where a tensor's data lay: they are to be in the tensor itself."""
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
+
+
+def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor but the initializers of the main graph."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        if isinstance(graph, onnx.GraphProto):
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
+            bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
+            for body in bodies:
+                yield from body.initializer
+            waiting.extend(bodies)
+
+
+def _find(tensor: onnx.TensorProto, path: Path, maps: dict[str, Buffer]) -> Stored:
+    """The bytes of a tensor; `maps` holds the data files that are open, by location."""
+    entry = {item.key: item.value for item in tensor.external_data}
+    location = entry.get("location", "")
+    if location not in maps:
+        maps[location] = _map(path, location, tensor.name)
+    data = maps[location]
+    try:
+        offset = int(entry.get("offset") or 0)
+        nbytes = int(entry.get("length") or _dense_bytes(tensor))
+    except (ValueError, KeyError):
+        raise ModelError(f"{path}: weight '{tensor.name}' does not say where in '{location}' it lies") from None
+    if offset < 0 or nbytes < 0 or offset + nbytes > len(data):
+        raise ModelError(f"{path}: weight '{tensor.name}' lies past the end of '{location}': copy the data file again")
+    return piece(data, offset, nbytes)
+
+
+def _dense_bytes(tensor: onnx.TensorProto) -> int:
+    """How many bytes a tensor's elements take. Raises KeyError for a type that this onnx release does not know."""
+    return math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _map(path: Path, location: str, name: str) -> Buffer:
+    relative = PurePosixPath(location)
+    target = (path.parent / relative).resolve()
+    allowed = (path.parent.resolve(), path.resolve().parent)
+    inside = not relative.is_absolute() and ".." not in relative.parts
+    if not location or not inside or not any(target.is_relative_to(folder) for folder in allowed):
+        raise ModelError(f"{path}: weight '{name}' points outside the model's folder ('{location}'); this is refused")
+    try:
+        return map_file(target)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: weight '{name}' lies in '{location}', which cannot be read: {error.strerror}"
+        ) from None
