@@ -22,7 +22,7 @@ from bnfold.conversion import Conversion, runnable
 from bnfold.errors import EquivalenceError, OutputError, UsageError
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document
-from bnfold.graphs.onnx.fold import FoldOptions, count, fold_document
+from bnfold.graphs.onnx.fold import count, fold_document, fold_options
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import folder_beside
@@ -65,7 +65,7 @@ def fold(
         ModelError: if the model cannot be read or contradicts itself.
         MissingDependency: if the model is of a kind whose package is not installed.
     """
-    options = _options(only, skip, freeze_initializers, assume_eval)
+    options = fold_options(only, skip, freeze_initializers, assume_eval)
     opened = open_model(model)
     before = count(opened.document.model)
     sites = fold_document(opened.document, opened.name, options)
@@ -85,7 +85,7 @@ def inspect(
 
     Takes what `fold` takes and raises what it raises.
     """
-    options = _options(only, skip, freeze_initializers, assume_eval)
+    options = fold_options(only, skip, freeze_initializers, assume_eval)
     opened = open_model(model)
     document = opened.document
     checksum = files.sha256(document.path) if document.path is not None else None
@@ -126,13 +126,13 @@ def convert(
     """
     target = _target(source, output, force)
     checks = _check_options(options) if verify or bench else None
-    fold_options = _options(only, skip, freeze_initializers, assume_eval)
+    chosen = fold_options(only, skip, freeze_initializers, assume_eval)
     document = open_model(source).document
     checksum = files.sha256(document.path) if document.path is not None else None
     before = count(document.model, files.nbytes(document))
     with folder_beside(target) as folder:
         given = simplified(source, folder / "simplified") if simplify else source
-        job = Conversion(given, source, target, folder, fold_options, save_as_external_data)
+        job = Conversion(given, source, target, folder, chosen, save_as_external_data)
         if verify and checks is not None:
             attempt, verification = job.verified(checks, progress)
         else:
@@ -199,13 +199,6 @@ def bench(
 
 def _runnable_pair(a: Any, b: Any, folder: str) -> tuple[Path, Path]:
     return runnable(a, Path(folder) / "a"), runnable(b, Path(folder) / "b")
-
-
-def _options(only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool) -> FoldOptions:
-    for name, patterns in (("only", only), ("skip", skip)):
-        if isinstance(patterns, str):
-            raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=[{patterns!r}]")
-    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval)
 
 
 def _check_options(options: CheckOptions | None) -> CheckOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, cast
@@ -11,6 +11,7 @@ from typing import Literal, cast
 import onnx
 
 from bnfold.algebra.fold import Outcome, fold_graph
+from bnfold.errors import UsageError
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.emit import emit
 from bnfold.graphs.onnx.functions import copied, inlined
@@ -36,6 +37,14 @@ class FoldOptions:
     def chooses(self, index: int, name: str) -> bool:
         wanted = not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
         return wanted and index not in self.without and not any(fnmatchcase(name, pattern) for pattern in self.skip)
+
+
+def fold_options(only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool) -> FoldOptions:
+    """The options as a caller gives them. Raises UsageError where a pattern stands for a list of patterns."""
+    for name, patterns in (("only", only), ("skip", skip)):
+        if isinstance(patterns, str):
+            raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=[{patterns!r}]")
+    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval)
 
 
 def fold_document(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
