@@ -16,9 +16,10 @@ Direction = Literal["backward", "forward", "split", "merged"]
 class Site:
     """One BatchNorm, or one chain of operators that spells the same affine map, and what became of it.
 
-    `op` is "BatchNormalization", or "affine" for a chain spelled otherwise. A folded site names the
-    nodes that absorbed it (`into`) and the operator types between (`through`). A kept site has a
-    `reason` (a code that the README explains), the node that blocked it and one sentence of detail.
+    `op` is "BatchNormalization", or "affine" for a chain spelled otherwise. A folded site names the nodes that
+    absorbed it (`into`) and the operator types between (`through`). A kept site has a `reason` (a code that the
+    README explains), the node that blocked it and one sentence of detail. `added_bytes` is at most how much larger
+    the model became: copies of constants that others still read, and new biases.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Site:
     reason: str | None = None
     blocker: str | None = None
     detail: str | None = None
+    added_bytes: int = 0
 
     @property
     def folded(self) -> bool:

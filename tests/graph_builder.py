@@ -156,7 +156,7 @@ class Builder:
                 run_node(node, {name: values[world] for name, values in seen.items()}, self.opset)
                 for world in range(self.worlds)
             ]
-        except (ValueError, IndexError, ZeroDivisionError, np.exceptions.AxisError) as error:
+        except (ValueError, IndexError, ZeroDivisionError, NotImplementedError) as error:
             raise RejectedError(f"{node.op_type}: {error}") from error
         for array in (array for result in results for array in result):
             if array.ndim > MOST_RANK or array.size > MOST_ELEMENTS or 0 in array.shape:

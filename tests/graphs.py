@@ -6,7 +6,7 @@ The text is what `onnx.parser` reads, without the header, and with three abbrevi
     bn[4], bn2[4]    T[4] gamma, T[4] beta, T[4] mean, T[4] var; the second one gamma2, beta2, mean2, var2
     BN(c), BN2(c)    BatchNormalization(c, gamma, beta, mean, var); the second one of gamma2, ...
 
-A weight that is declared without a value is drawn at random. A node without a name goes by that of its output.
+A weight that is declared without a value is drawn at random. A node goes by the name of its first output.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ def parse(
     domains = f'"" : {opset}' + (', "local" : 1' if "local." in text else "")
     model = onnx.parser.parse_model(f"<ir_version: {ir}, opset_import: [{domains}]>\ng {_spelled_out(text, dtype)}")
     _fill(model.graph, dict(values or {}), np.random.default_rng(len(text)))
+    for function in model.functions:
+        for node in function.node:
+            node.name = node.output[0]
     if ir < 4:
         model.graph.input.extend(
             onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
@@ -56,7 +59,7 @@ def _spelled_out(text: str, dtype: str) -> str:
     text = re.sub(r"\bbn(\d*)\[(\d+)\]", r"T[\2] gamma\1, T[\2] beta\1, T[\2] mean\1, T[\2] var\1", text)
     call = r"BatchNormalization\2(\3, gamma\1, beta\1, mean\1, var\1)"
     text = re.sub(r"\bBN(\d*)\s*(<[^>]*>)?\((\w+)\)", call, text)
-    return re.sub(r"\bT\[", f"{dtype}[", text)
+    return re.sub(r"\bT(?=[\[ ])", dtype, text)
 
 
 def _fill(graph: onnx.GraphProto, values: dict[str, ArrayLike], rng: np.random.Generator) -> None:
@@ -73,6 +76,7 @@ def _fill(graph: onnx.GraphProto, values: dict[str, ArrayLike], rng: np.random.G
         array = np.broadcast_to(array, shape).astype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
         graph.initializer.append(onnx.numpy_helper.from_array(array, info.name))
     for node in graph.node:
+        node.name = node.output[0]
         for attribute in node.attribute:
             for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 _fill(body, values, rng)

@@ -48,9 +48,7 @@ def conv_transpose(attributes: Attributes, inputs: list[Any], opset: int, count:
             raise NotImplementedError("a ConvTranspose whose output is larger than what it computes")
         less = [total // 2 for total in totals]
         more_ = [total - total // 2 for total in totals]
-        pads = [(b, a) if auto_pad != "SAME_UPPER" else (a, b) for a, b in zip(less, more_, strict=True)]
-        if auto_pad == "SAME_LOWER" or auto_pad in ("NOTSET", "VALID"):
-            pads = list(zip(more_, less, strict=True))
+        pads = list(zip(less, more_, strict=True) if auto_pad == "SAME_UPPER" else zip(more_, less, strict=True))
     else:
         flat = [0] * 2 * rank if auto_pad == "VALID" else attributes.get("pads", [0] * 2 * rank)
         pads = list(zip(flat[:rank], flat[rank:], strict=True))

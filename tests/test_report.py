@@ -340,6 +340,7 @@ def test_json_holds_the_contract() -> None:
             "direction": "backward",
             "into": ["conv1"],
             "through": ["Reshape", "Transpose"],
+            "added_bytes": 0,
         },
         {
             "name": "bn2",

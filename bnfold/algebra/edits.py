@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from bnfold.algebra.affine import Affine, Array
@@ -66,10 +66,14 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The complete edit for one site. `into` are the nodes that absorb, `through` the nodes that are crossed."""
+    """The complete edit for one site. `into` are the nodes that absorb, `through` the nodes that are crossed.
+
+    `added_bytes` is at most how much larger the model becomes: copies of constants that others still read, constants
+    that grow, and new biases, these counted in float64.
+    """
 
     edits: tuple[Edit, ...]
     into: tuple[Node, ...]
     through: tuple[Node, ...]
     direction: Literal["backward", "forward", "split", "merged"] = "backward"
-    added_bytes: int = field(default=0)
+    added_bytes: int = 0

@@ -45,6 +45,7 @@ class Outcome:
     direction: str | None = None
     into: tuple[str, ...] = ()
     through: tuple[str, ...] = ()
+    added_bytes: int = 0
 
 
 def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> list[Outcome]:
@@ -96,7 +97,7 @@ class _Folding:
             return outcome
         into = tuple(dict.fromkeys(self.graph.name(node) for node in self._ends(outcome.into)))
         through = tuple(op for op, _ in groupby(self.graph.op(node) for node in outcome.through))
-        return Outcome(self.sites[index], None, outcome.direction, into, through)
+        return Outcome(self.sites[index], None, outcome.direction, into, through, outcome.added_bytes)
 
     def _ends(self, nodes: tuple[Node, ...]) -> list[Node]:
         """Where a fold ended up: an operator that absorbed it may since have been folded into others itself."""

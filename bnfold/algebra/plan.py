@@ -149,14 +149,17 @@ def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
         slots.add(slot)
         if isinstance(edit, Drop) and not graph.can_drop(edit.node, edit.data):
             return Refusal("graph-output", "its value is an output of the graph", graph.name(edit.node))
-    if found.added_bytes > MOST_ADDED_BYTES:
-        size = f"{found.added_bytes / 2**20:.0f} MB"
+    added_bytes = found.added_bytes + sum(
+        edit.array.nbytes for edit in found.edits if isinstance(edit, Supply | Append)
+    )
+    if added_bytes > MOST_ADDED_BYTES:
+        size = f"{added_bytes / 2**20:.0f} MB"
         return Refusal("too-large", f"the fold would add {size} of parameters", graph.name(found.into[0]))
     into = tuple(dict.fromkeys(found.into))
     through = tuple(node for node in dict.fromkeys(found.through) if node not in into)
     if into and all(isinstance(graph.kind(node), ops.ConstAffine) for node in into):
         direction = "merged"
-    return Plan(found.edits, into, through, direction, found.added_bytes)
+    return Plan(found.edits, into, through, direction, added_bytes)
 
 
 class _Search:

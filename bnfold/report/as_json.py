@@ -14,7 +14,7 @@ from typing import Any
 from bnfold.results import Comparison, Report, Site
 
 _OF_KEPT = frozenset({"reason", "blocker", "detail"})
-_OF_FOLDED = frozenset({"direction", "into", "through"})
+_OF_FOLDED = frozenset({"direction", "into", "through", "added_bytes"})
 
 
 def dumps(result: Report | Comparison) -> str:

@@ -87,7 +87,7 @@ def _account(outcome: Outcome) -> Site:
     refusal = outcome.refusal
     if refusal is None:
         direction = cast(Direction, outcome.direction)
-        return Site(name, op, "folded", direction, outcome.into, outcome.through)
+        return Site(name, op, "folded", direction, outcome.into, outcome.through, added_bytes=outcome.added_bytes)
     return Site(name, op, "kept", reason=refusal.reason, blocker=refusal.blocker, detail=refusal.detail)
 
 

@@ -2,8 +2,8 @@
 
 A chain is a maximal run of Mul, Add, Sub, Div and Neg of a computed value by constants, each read by the next alone,
 in which at least one factor varies along an axis: a bias, a scalar rescaling or the offset of an activation is no
-normalisation. A bias behind a MatMul belongs to the MatMul. Where a factor would enlarge the value, the site is
-listed and refused.
+normalisation. A bias behind a MatMul belongs to the MatMul. Where a factor would enlarge what a linear
+operator makes, the site is listed and refused.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _in_scope(scope: Scope, kind: Callable[[Node], ops.Kind], facts: Facts) -> I
             if any(scales(kind(link)) for link in chain):
                 yield Site(_name(chain), CHAIN, chain)
             elif node.op in _FACTORS and not chain:
-                yield from _refused(node, facts)
+                yield from _refused(node, kind, facts)
 
 
 def _batch_norm(node: Node, kind: ops.Kind) -> Site:
@@ -95,8 +95,9 @@ def _chain(first: Node, kind: Callable[[Node], ops.Kind]) -> tuple[Node, ...]:
     return tuple(chain)
 
 
-def _refused(node: Node, facts: Facts) -> Iterator[Site]:
-    if is_enlarging(node, facts) is None:
+def _refused(node: Node, kind: Callable[[Node], ops.Kind], facts: Facts) -> Iterator[Site]:
+    value = is_enlarging(node, facts)
+    if value is None or value.producer is None or not isinstance(kind(value.producer), ops.Linear):
         return
     refusal = Refusal("off-channel", "its constant factor gives the value another shape", node.name)
     yield Site(node.name, CHAIN, (node,), refusal)

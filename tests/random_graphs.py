@@ -1,0 +1,341 @@
+"""Random valid ONNX models, each from one integer, in which many BatchNorms can be folded.
+
+A model is grown by motifs that invite a fold (a linear operator, something between, a BatchNorm, or the other way
+round; branches that join), over values that are now and then read again. `expected` is what its graph gives in each
+of two worlds, which differ in every symbolic size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF, Builder, Options, RejectedError, Shared, Var
+from onnx import TensorProto, helper
+from random_linears import affine_chain, batch_norm, linear, norm
+from random_passers import PASSERS, homogeneous
+
+Array = np.ndarray[Any, Any]
+
+NEWEST = onnx.defs.onnx_opset_version()
+NAMES = {FLOAT: "float32", DOUBLE: "float64", HALF: "float16", BFLOAT: "bfloat16"}
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """A model, the feeds and the outputs of each world, and its coarsest floating point type."""
+
+    seed: int
+    model: onnx.ModelProto
+    feeds: tuple[Mapping[str, Array], ...]
+    expected: tuple[Mapping[str, Array], ...]
+    elem_type: int
+
+
+def random_model(seed: int, elem_type: int = DOUBLE, newest_opset: int = NEWEST) -> RandomModel:
+    """The model of a seed."""
+    rng = np.random.default_rng([seed, elem_type])
+    oldest = {HALF: 9, BFLOAT: 13}.get(elem_type, 7 if rng.random() < 0.1 else 9)
+    options = Options(
+        opset=int(rng.integers(oldest, newest_opset + 1)),
+        ir_version=3 if rng.random() < 0.15 else int(rng.integers(4, onnx.IR_VERSION + 1)),
+        elem_type=elem_type,
+        overridable=0.3 if rng.random() < 0.1 else 0.0,
+        disguise=float(rng.choice([0.0, 0.2, 0.6])),
+        share=float(rng.choice([0.0, 0.2, 0.5])),
+    )
+    b = Builder(Shared(rng, options))
+    symbols = _inputs(b)
+    for _ in range(b.integer(2, 7)):
+        _grow(b)
+    return _finished(seed, b, symbols)
+
+
+def _inputs(b: Builder) -> dict[str, tuple[str | int, ...]]:
+    """One to three inputs; every symbol has another number in each world."""
+    sizes = [2, 3, 4, 4, 6]
+    square = b.pick([3, 4, 4, 6])
+    symbols = {"N": (2, 3), "H": (square, square + 2), "W": (square, square + 1)}
+    batch = b.pick(["N", "N", 2, 1])
+    shapes: dict[str, tuple[str | int, ...]] = {}
+    for _ in range(b.pick([1, 1, 1, 2, 3])):
+        rank = b.pick([2, 3, 4, 4, 4, 5])
+        channels = b.pick(sizes)
+        image = [square if b.chance(0.7) else b.pick(sizes) for _ in range(rank - 2)]
+        spatial: list[str | int] = ["H", "W"] if rank == 4 and b.chance(0.15) else list(image)
+        shape = (batch, channels, *spatial) if rank > 1 else (batch, channels)
+        worlds = [
+            b.normal(*(symbols[size][world] if isinstance(size, str) else size for size in shape)) for world in (0, 1)
+        ]
+        var = b.input("x", worlds, b.options.elem_type)
+        shapes[var.name] = shape
+    return shapes
+
+
+def _grow(b: Builder, depth: int = 0) -> None:
+    """One motif more, if it fits."""
+    motifs: list[Callable[[Builder, Var], Any]] = [
+        above, above, above, below, below, split_way, joined, joined, gated, single, single, twice_read, body,
+    ]
+    try:
+        with b.attempt():
+            b.pick(motifs)(b, source(b))
+    except RejectedError:
+        return
+
+
+def source(b: Builder) -> Var:
+    """Mostly a value that nobody reads yet, now and then any."""
+    known = b.vars if b.parent is None else b.visible()
+    known = [var for var in known if var.elem_type in NAMES and var.rank >= 1 and var.worlds[0].dtype.kind == "f"]
+    fresh = [var for var in known if not var.reads]
+    return b.pick(fresh[-3:]) if fresh and b.chance(0.8) else b.pick(known)
+
+
+def between(b: Builder, x: Var, most: int = 3) -> Var:
+    """A few operators that an affine may cross."""
+    passers, weights = [passer for passer, _ in PASSERS], [weight for _, weight in PASSERS]
+    for _ in range(b.pick(range(most + 1))):
+        try:
+            with b.attempt():
+                x = b.pick(passers, weights)(b, x)
+        except RejectedError:
+            continue
+    return x
+
+
+def above(b: Builder, x: Var) -> Var:
+    """A linear operator above, a BatchNorm below."""
+    y = norm(b, between(b, linear(b, x)))
+    return norm(b, y) if b.chance(0.15) else homogeneous(b, y) if b.chance(0.3) else y
+
+
+def below(b: Builder, x: Var) -> Var:
+    """A BatchNorm above, one or two linear operators below."""
+    y = between(b, norm(b, between(b, x, 1)))
+    if b.chance(0.2):
+        linear(b, y)
+    return linear(b, y)
+
+
+def split_way(b: Builder, x: Var) -> Var:
+    """Linear, homogeneous, BatchNorm, linear: the scale may go one way and the shift the other."""
+    return linear(b, batch_norm(b, homogeneous(b, linear(b, x))))
+
+
+def joined(b: Builder, x: Var) -> Var:
+    """Branches of linear operators that an addition or a concatenation joins, and a BatchNorm behind."""
+    branches = [linear(b, x)]
+    for _ in range(b.pick([1, 1, 2])):
+        branches.append(like(b, branches[0]))
+    branches = [between(b, branch, 1) if b.chance(0.15) else branch for branch in branches]
+    return norm(b, between(b, join(b, branches), 2))
+
+
+def like(b: Builder, x: Var) -> Var:
+    """Another value of the same shape: of the same operator on the same input with other weights, or of a new one."""
+    if b.chance(0.1):
+        others = [var for var in b.visible() if var is not x and same_shape(var, x)]
+        if others:
+            return b.pick(others)
+    return linear(b, x, same_shape=True)
+
+
+def same_shape(a: Var, b: Var) -> bool:
+    return a.elem_type == b.elem_type and all(p.shape == q.shape for p, q in zip(a.worlds, b.worlds, strict=True))
+
+
+def join(b: Builder, branches: Sequence[Var]) -> Var:
+    op = b.pick(["Add", "Add", "Sub", "Sum", "Concat", "Concat", "Concat"])
+    if op == "Concat":
+        axis = 1 if branches[0].rank > 1 and b.chance(0.6) else b.integer(0, branches[0].rank - 1)
+        return b.one(op, [*branches], axis=axis - branches[0].rank if b.opset >= 11 and b.chance(0.2) else axis)
+    if op == "Sum":
+        return b.one(op, [*branches])
+    y = branches[0]
+    for branch in branches[1:]:
+        y = b.one(op, [y, branch] if b.chance(0.5) else [branch, y])
+    return y
+
+
+def gated(b: Builder, x: Var) -> Var:
+    """Squeeze and excitation: a product with a computed value, on either side of a BatchNorm."""
+    y = linear(b, x)
+    gate = y
+    if y.rank >= 3 and b.chance(0.7):
+        gate = b.one("GlobalAveragePool", [y])
+    gate = b.one("Sigmoid", [gate])
+    op = b.pick(["Mul", "Mul", "Div"])
+    y = b.one(op, [gate, y] if op == "Mul" and b.chance(0.5) else [y, gate])
+    return norm(b, y) if b.chance(0.7) else linear(b, y)
+
+
+def single(b: Builder, x: Var) -> Var:
+    return between(b, x, 2)
+
+
+def twice_read(b: Builder, x: Var) -> Var:
+    """A value that one operator reads twice."""
+    y = norm(b, linear(b, x))
+    op = b.pick(["Add", "Mul", "Concat"])
+    return b.one(op, [y, y], **({"axis": 1} if op == "Concat" else {}))
+
+
+def body(b: Builder, x: Var) -> Var:
+    """An If or a Loop whose bodies hold BatchNorms and read values from outside."""
+    if b.parent is not None and b.parent.parent is not None:
+        raise RejectedError("deep enough")
+    return b.pick([branch, branch, loop])(b, x)
+
+
+def branch(b: Builder, x: Var) -> Var:
+    if b.chance(0.4):
+        x = linear(b, x)
+    graphs = [_branch_body(b, x) for _ in range(2)]
+    root = b
+    while root.parent is not None:
+        root = root.parent
+    if root is b and b.chance(0.7):
+        condition = b.input("cond", [np.asarray(True), np.asarray(False)], TensorProto.BOOL).name
+    else:
+        condition = b.initializer(np.asarray(b.chance(0.5)), TensorProto.BOOL)
+    node = helper.make_node(
+        "If", [condition], [b.shared.name("v")], name=b.shared.name("n_if"), then_branch=graphs[0], else_branch=graphs[1]
+    )
+    x.reads += 1
+    return _kept(b, node, x)
+
+
+def _kept(b: Builder, node: onnx.NodeProto, x: Var) -> Var:
+    (y,) = b.append(node, [])
+    y.elem_type = x.elem_type
+    b.vars.append(y)
+    return y
+
+
+def _branch_body(b: Builder, x: Var) -> onnx.GraphProto:
+    inner = Builder(b.shared, b)
+    y = _same(inner, x)
+    if b.chance(0.2):
+        y = inner.one("Add", [y, x])
+    if y is x:
+        y = inner.one("Identity", [x])
+    return inner.graph(b.shared.name("body"), [helper.make_tensor_value_info(y.name, x.elem_type, None)], [])
+
+
+def _same(b: Builder, x: Var) -> Var:
+    """Operators that keep the shape."""
+    y = x
+    for _ in range(b.integer(1, 3)):
+        step = b.pick([lambda: linear(b, y, same_shape=True), lambda: norm(b, y), lambda: homogeneous(b, y)], [3, 3, 1])
+        try:
+            with b.attempt():
+                y = step()
+        except RejectedError:
+            continue
+    if not same_shape(x, y):
+        raise RejectedError("the shape has changed")
+    if b.chance(0.2):
+        try:
+            with b.attempt():
+                y = branch(b, y) if b.parent is not None and b.parent.parent is None else y
+        except RejectedError:
+            return y
+    return y
+
+
+def loop(b: Builder, x: Var) -> Var:
+    inner = Builder(b.shared, b)
+    names = [b.shared.name("i"), b.shared.name("go")]
+    for name, value in zip(names, (np.asarray(0), np.asarray(True)), strict=True):
+        inner.values[name] = (value,) * b.worlds
+    state = Var(b.shared.name("s"), x.elem_type, x.worlds)
+    inner.values[state.name] = state.worlds
+    inner.vars.append(state)
+    y = _same(inner, state)
+    captured = [var for var in b.visible() if same_shape(var, x) and var is not x]
+    if captured and b.chance(0.4):
+        other = norm(inner, b.pick(captured)) if b.chance(0.5) else b.pick(captured)
+        y = inner.one("Add", [y, other])
+    y = inner.one("Tanh", [y])
+    go_on = inner.one("Identity", [names[1]])
+    given = [(names[0], TensorProto.INT64, []), (names[1], TensorProto.BOOL, []), (state.name, x.elem_type, None)]
+    graph = inner.graph(
+        b.shared.name("body"),
+        [
+            helper.make_tensor_value_info(go_on.name, TensorProto.BOOL, []),
+            helper.make_tensor_value_info(y.name, x.elem_type, None),
+        ],
+        [helper.make_tensor_value_info(*item) for item in given],
+    )
+    trips = b.initializer(np.asarray(b.integer(1, 3)), TensorProto.INT64)
+    node = helper.make_node("Loop", [trips, "", x.name], [b.shared.name("v")], name=b.shared.name("n_loop"), body=graph)
+    x.reads += 1
+    return _kept(b, node, x)
+
+
+def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int, ...]]) -> RandomModel:
+    """Choose the outputs, and put everything into a model."""
+    made = [var for var in b.vars if var not in b.inputs and any(var.name in node.output for node in b.nodes)]
+    outputs = [var for var in made if (not var.reads and b.chance(0.95)) or (var.reads and b.chance(0.08))]
+    if not outputs:
+        outputs = made[-1:] or [b.one("Identity", [b.inputs[0]])]
+    infos = []
+    for var in outputs:
+        known = b.chance(0.7)
+        shape = [size if known else None for size in var.dims]
+        infos.append(helper.make_tensor_value_info(var.name, var.elem_type, shape))
+    inputs = [
+        helper.make_tensor_value_info(var.name, var.elem_type, symbols.get(var.name, [])) for var in b.inputs
+    ]
+    graph = b.graph("random", infos, inputs)
+    opsets = [helper.make_opsetid(b.pick(["", "", "ai.onnx"]), b.opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=b.options.ir_version)
+    if b.chance(0.2):
+        model = onnx.shape_inference.infer_shapes(model)
+    onnx.checker.check_model(model)
+    return RandomModel(
+        seed,
+        model,
+        tuple({var.name: var.worlds[world] for var in b.inputs} for world in (0, 1)),
+        tuple({var.name: var.worlds[world] for var in outputs} for world in (0, 1)),
+        b.options.elem_type,
+    )
+
+
+def reordered(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
+    """The same model with the nodes of its main graph in another valid order."""
+    rng = np.random.default_rng(seed)
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    waiting = list(model.graph.node)
+    made = {name for node in waiting for name in node.output if name}
+    needs = [{name for name in _reads(node) if name in made} for node in waiting]
+    order: list[onnx.NodeProto] = []
+    done: set[str] = set()
+    left = list(range(len(waiting)))
+    while left:
+        ready = [i for i in left if needs[i] <= done]
+        chosen = int(rng.choice(ready))
+        left.remove(chosen)
+        order.append(waiting[chosen])
+        done |= set(waiting[chosen].output)
+    del out.graph.node[:]
+    out.graph.node.extend(order)
+    return out
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, through its bodies too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            for inner in graph.node:
+                names |= _reads(inner)
+    return names
+
+
+__all__ = ["RandomModel", "affine_chain", "random_model", "reordered"]

@@ -1,0 +1,302 @@
+"""Files: what is read, and that what is written is whole or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import pytest
+from graphs import parse
+from saved import NO_BATCH_NORM, names, save, save_external
+
+import bnfold
+from bnfold.errors import ModelError, OutputError
+from bnfold.graphs.onnx import wire
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and permissions")
+
+
+def convert(source: Path, target: Path, **options: bool) -> bnfold.Report:
+    return bnfold.convert(source, target, verify=False, bench=False, **options)
+
+
+def test_the_target_is_folded_and_the_source_is_as_before(tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    before = (tmp_path / "a.onnx").read_bytes()
+    report = convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node] == ["Conv"]
+    assert (tmp_path / "a.onnx").read_bytes() == before
+    assert names(tmp_path) == {"a.onnx", "b.onnx"}
+    assert report.source.sha256 == hashlib.sha256(before).hexdigest()
+    assert report.before.file_bytes == len(before)
+    assert report.after is not None
+    assert report.after.file_bytes == (tmp_path / "b.onnx").stat().st_size
+
+
+def test_nothing_to_fold_is_a_copy_byte_for_byte(tmp_path: Path) -> None:
+    model = save(tmp_path / "a.onnx", NO_BATCH_NORM)
+    # An unusual order of fields, and one that onnx does not know: neither survives a parser and a writer.
+    data = b"\xca\x3e\x03new" + model.SerializeToString()
+    assert onnx.ModelProto.FromString(data).SerializeToString() != data
+    (tmp_path / "a.onnx").write_bytes(data)
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").read_bytes() == data
+
+
+@pytest.mark.parametrize("how", ["by name", "by a link", "by another spelling"])
+def test_the_input_is_overwritten_only_by_force(how: str, tmp_path: Path) -> None:
+    source = target = tmp_path / "a.onnx"
+    save(source)
+    before = source.read_bytes()
+    if how == "by a link":
+        target = tmp_path / "b.onnx"
+        target.hardlink_to(source)
+    elif how == "by another spelling":
+        target = tmp_path / ".." / tmp_path.name / "a.onnx"
+    with pytest.raises(OutputError, match="this is the input; choose another name, or --force"):
+        convert(source, target)
+    assert source.read_bytes() == before
+    convert(source, target, force=True)
+    assert len(onnx.load(target).graph.node) == 1
+    assert names(tmp_path) == {source.name, target.name}
+
+
+def test_a_file_in_the_way_is_overwritten_only_by_force(tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="the file exists"):
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").read_bytes() == b"mine"
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx", force=True)
+    onnx.load(tmp_path / "b.onnx")
+
+
+@posix_only
+def test_an_overwritten_file_keeps_its_permissions_and_a_new_one_gets_the_usual(tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"private")
+    (tmp_path / "b.onnx").chmod(0o600)
+    (tmp_path / "usual").touch()
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx", force=True)
+    convert(tmp_path / "a.onnx", tmp_path / "c.onnx")
+    assert (tmp_path / "b.onnx").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "c.onnx").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@posix_only
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_at_the_target_is_replaced_and_not_followed(dangling: bool, tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    (tmp_path / "folder").mkdir()
+    if not dangling:
+        (tmp_path / "folder/there.onnx").write_bytes(b"mine")
+    (tmp_path / "b.onnx").symlink_to("folder/there.onnx")
+    with pytest.raises(OutputError, match="the file exists"):
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx", force=True)
+    assert not (tmp_path / "b.onnx").is_symlink()
+    onnx.load(tmp_path / "b.onnx")
+    assert names(tmp_path / "folder") == (set() if dangling else {"there.onnx"})
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    longest = tmp_path / ("x" * (os.pathconf(tmp_path, "PC_NAME_MAX") - 5) + ".onnx")
+    convert(tmp_path / "a.onnx", longest)
+    onnx.load(longest)
+    with pytest.raises(OutputError, match="name too long"):
+        convert(tmp_path / "a.onnx", longest.with_name(f"x{longest.name}"))
+
+
+@posix_only
+@pytest.mark.parametrize("force", [False, True])
+def test_a_target_that_is_no_regular_file_is_left_alone(force: bool, tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="no regular file"):
+        convert(tmp_path / "a.onnx", tmp_path / "pipe", force=force)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@posix_only
+def test_a_source_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="no regular file"):
+        bnfold.inspect(tmp_path / "pipe")
+
+
+# What goes wrong while a result is written: nothing of it may be left.
+
+
+def test_an_error_in_the_middle_of_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"old")
+    monkeypatch.setattr(wire, "attach", writes_half(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx", force=True)
+    assert names(tmp_path) == {"a.onnx", "b.onnx"}
+    assert (tmp_path / "b.onnx").read_bytes() == b"old"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"old")
+    monkeypatch.setattr(wire, "attach", writes_half(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    with pytest.raises(OutputError) as caught:
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx", force=True)
+    target = tmp_path / "b.onnx"
+    assert str(caught.value) == f"{target}: cannot be written: No space left on device; nothing was left there"
+    assert names(tmp_path) == {"a.onnx", "b.onnx"}
+    assert target.read_bytes() == b"old"
+
+
+def writes_half(error: Exception) -> Callable[[bytes, object, BinaryIO], int]:
+    def attach(skeleton: bytes, _: object, file: BinaryIO) -> int:
+        file.write(skeleton[: len(skeleton) // 2])
+        raise error
+
+    return attach
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failure_at_the_last_step_leaves_nothing(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_external(tmp_path / "a.onnx")
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    if step == "fsync":
+        monkeypatch.setattr(os, step, fails)
+    else:
+        replace = Path.replace
+
+        def fails_on_the_model(path: Path, target: Path) -> Path:
+            if path.suffix == ".onnx":
+                fails()
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, step, fails_on_the_model)
+    with pytest.raises(OutputError, match=r"b\.onnx: cannot be written: Input/output error"):
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert names(tmp_path) == {"a.onnx", "a.onnx.data"}
+
+
+@posix_only
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.onnx")
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    if os.access(folder, os.W_OK):  # for root no folder is closed
+        mkdir = Path.mkdir
+
+        def closed(path: Path, *args: int, **keywords: bool) -> None:
+            if path.parent == folder:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            mkdir(path, *args, **keywords)
+
+        monkeypatch.setattr(Path, "mkdir", closed)
+    with pytest.raises(OutputError) as caught:
+        convert(tmp_path / "a.onnx", folder / "b.onnx")
+    assert str(caught.value) == f"{folder / 'b.onnx'}: the folder '{folder}' cannot be written to: Permission denied"
+    assert names(folder) == set()
+
+
+# Processes that are ended from outside.
+
+SERVER = """
+import os, signal, sys, time
+from pathlib import Path
+import bnfold
+source, target, external = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "True"
+convert = lambda: bnfold.convert(
+    source, target, verify=False, bench=False, force=True, save_as_external_data=external or None
+)
+convert()  # all is imported now, and no thread is left when the process forks
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        convert()
+        os._exit(0)
+    time.sleep(float(line))
+    os.kill(child, signal.SIGKILL)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+LARGE = "(T[N,64,4,4] x) => (T[N,4096,4,4] y) <T[4096,64,3,3] w, bn[4096]> { c = Conv<pads=[1,1,1,1]>(x, w) y = BN(c) }"
+
+
+@posix_only
+@pytest.mark.parametrize("external", [False, True])
+def test_a_killed_process_leaves_the_old_model_or_the_new_one(external: bool, tmp_path: Path) -> None:
+    source, target = tmp_path / "a.onnx", tmp_path / "out/b.onnx"
+    target.parent.mkdir()
+    old, new = parse(LARGE, "float"), parse(LARGE, "float")
+    next(tensor for tensor in new.graph.initializer if tensor.name == "beta").raw_data = b"\0" * 4 * 4096
+    onnx.save(new, source)
+    began = time.monotonic()
+    contents = {"new": folded_contents(source, tmp_path / "new.onnx")}
+    seconds = 1.5 * (time.monotonic() - began)
+    onnx.save(old, tmp_path / "old.onnx")
+    contents["old"] = folded_contents(tmp_path / "old.onnx", tmp_path / "old.folded.onnx")
+    argv = [sys.executable, "-W", "ignore", "-c", SERVER, str(source), str(target), str(external)]
+    found = []
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for moment in range(25):
+            restore(tmp_path / "old.folded.onnx", target, external)
+            print(seconds * moment / 24, file=server.stdin, flush=True)
+            assert server.stdout.readline() in {"0\n", f"{int(signal.SIGKILL)}\n"}
+            data = onnx.load(target).SerializeToString()
+            found.append(next((name for name in contents if contents[name] == data), "broken"))
+        server.stdin.close()
+        server.wait()
+    assert set(found) == {"old", "new"}
+    assert found[0] == "old"
+    assert found[-1] == "new"
+
+
+def folded_contents(source: Path, target: Path) -> bytes:
+    """The folded model, as onnx reads it with its weights."""
+    convert(source, target)
+    return onnx.load(target).SerializeToString()
+
+
+def restore(old: Path, target: Path, external: bool) -> None:
+    """Put the old model at the target, and nothing else into its folder."""
+    for path in sorted(target.parent.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    onnx.save(onnx.load(old), target, save_as_external_data=external, location=f"{target.name}.data")
+
+
+@posix_only
+def test_an_interrupted_process_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"old")
+    argv = [sys.executable, "-m", "bnfold", "convert", "a.onnx", "-o", "b.onnx", "--force", "--check-n", "1000000"]
+    with subprocess.Popen(
+        argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=package_on_path()
+    ) as child:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".bnfold-*/*/b.onnx")) and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(0.2)  # long after the file is written: the models are being run
+        child.send_signal(signal.SIGINT)
+        out, errors = child.communicate()
+    assert (child.returncode, out, errors) == (130, "", "Error: interrupted\n")
+    assert names(tmp_path) == {"a.onnx", "b.onnx"}
+    assert (tmp_path / "b.onnx").read_bytes() == b"old"
+
+
+def package_on_path() -> dict[str, str]:
+    root = str(Path(bnfold.__file__).parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
