@@ -23,6 +23,7 @@ from bnfold.errors import EquivalenceError, OutputError, UsageError
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.fold import count, fold_document, fold_options
+from bnfold.graphs.onnx.index import index_model
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import folder_beside
@@ -198,6 +199,9 @@ def bench(
 
 
 def _runnable_pair(a: Any, b: Any, folder: str) -> tuple[Path, Path]:
+    for model in (a, b):
+        opened = open_model(model)
+        index_model(opened.document.model, opened.name)  # an invalid model is no different one
     return runnable(a, Path(folder) / "a"), runnable(b, Path(folder) / "b")
 
 

@@ -23,7 +23,9 @@ GEMMS = [
         f"Gemm {attributes or 'plain'}, C {shape}",
         f"(T[{'K,6' if 'transA' in attributes else '6,K'}] x) => (T[6,4] y)"
         f"<T[{'4,K' if 'transB' in attributes else 'K,4'}] W{'' if shape == 'absent' else f', T{shape} C'}, bn[4]>"
-        f"{{ c = Gemm<{attributes}>(x, W{'' if shape == 'absent' else ', C'}) y = BN(c) }}".replace("K", "3").replace("<>", ""),
+        f"{{ c = Gemm<{attributes}>(x, W{'' if shape == 'absent' else ', C'}) y = BN(c) }}".replace("K", "3").replace(
+            "<>", ""
+        ),
         "Gemm",
         "c",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from cases import Case
 
 CHAINS = [
@@ -39,10 +40,16 @@ CHAINS = [
             ),
             (
                 "the root folded into one factor",
-                "ve = Add(var, e) r = Sqrt(ve) q = Reciprocal(r) k = Mul(q, g) a = Mul(m, k) d = Sub(b, a) w = Mul(c, k)",
+                """ve = Add(var, e) r = Sqrt(ve) q = Reciprocal(r) k = Mul(q, g)
+                a = Mul(m, k) d = Sub(b, a) w = Mul(c, k)""",
                 "Add(w, d)",
             ),
-            ("a root by Pow", "ve = Add(var, e) h = Constant<value_float=0.5>() hc = CastLike(h, e) r = Pow(ve, hc) u = Sub(c, m) v = Div(u, r) w = Mul(v, g)", "Add(w, b)"),
+            (
+                "a root by Pow",
+                """ve = Add(var, e) h = Constant<value_float=0.5>() hc = CastLike(h, e) r = Pow(ve, hc)
+                u = Sub(c, m) v = Div(u, r) w = Mul(v, g)""",
+                "Add(w, b)",
+            ),
         )
     ),
     Case(
@@ -58,6 +65,14 @@ CHAINS = [
         { c = Conv(x, W) k = Expand(g, image) d = Expand(b, image) m = Mul(c, k) y = Add(m, d) }""",
         "Conv",
         "c",
+    ),
+    Case(
+        "Conv, Mul by a weight that is spread over (1, C, H, W), uniform over H and W",
+        """(T[N,3,6,6] x) => (T[N,4,4,4] y) <T[4,3,3,3] W, T[1,4,4,4] g, T[1,4,4,4] b>
+        { c = Conv(x, W) m = Mul(c, g) y = Add(m, b) }""",
+        "Conv",
+        "c",
+        values={"g": np.reshape([1.0, -2.0, 0.5, 3.0], (4, 1, 1)), "b": np.reshape([1.0, 2.0, 3.0, 4.0], (4, 1, 1))},
     ),
     Case(
         "MatMul on (N, L, F), Mul and Add of vectors",

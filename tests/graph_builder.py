@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from interpreter import run_node, widened
 from onnx import TensorProto, helper
+from onnx.checker import ValidationError
 
 Array = np.ndarray[Any, Any]
 
@@ -70,6 +71,10 @@ class Shared:
     options: Options
     count: int = 0
     pool: dict[tuple[int, tuple[int, ...], str], list[tuple[Builder, str]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.context = type(onnx.checker.DEFAULT_CONTEXT)()
+        self.context.ir_version, self.context.opset_imports = self.options.ir_version, {"": self.options.opset}
 
     def name(self, stem: str) -> str:
         self.count += 1
@@ -152,17 +157,21 @@ class Builder:
     def append(self, node: onnx.NodeProto, inputs: Sequence[Var | str | None], like: int = 0) -> list[Var]:
         seen = self.seen()
         try:
+            if node.op_type not in ("If", "Loop"):  # their bodies have been checked node by node
+                onnx.checker.check_node(node, self.shared.context)
             results = [
                 run_node(node, {name: values[world] for name, values in seen.items()}, self.opset)
                 for world in range(self.worlds)
             ]
-        except (ValueError, IndexError, ZeroDivisionError, NotImplementedError) as error:
+        except (ValueError, IndexError, ZeroDivisionError, NotImplementedError, ValidationError) as error:
             raise RejectedError(f"{node.op_type}: {error}") from error
         for array in (array for result in results for array in result):
             if array.ndim > MOST_RANK or array.size > MOST_ELEMENTS or 0 in array.shape:
                 raise RejectedError(f"{node.op_type}: shape {array.shape}")
             if array.dtype.kind == "f" and not np.abs(array).max(initial=0) < LARGEST:
                 raise RejectedError(f"{node.op_type}: not finite, or too large")
+        if any(len({array.ndim for array in arrays}) > 1 for arrays in zip(*results, strict=True)):
+            raise RejectedError(f"{node.op_type}: a rank that depends on a size")
         source = next((item for item in inputs[like:] if isinstance(item, Var)), None)
         elem_type = source.elem_type if source else self.options.elem_type
         for item in inputs:

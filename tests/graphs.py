@@ -43,7 +43,7 @@ def parse(
     """The model that the text spells, its weights given by `values` or drawn at random; IR 3 lists them as inputs."""
     domains = f'"" : {opset}' + (', "local" : 1' if "local." in text else "")
     model = onnx.parser.parse_model(f"<ir_version: {ir}, opset_import: [{domains}]>\ng {_spelled_out(text, dtype)}")
-    _fill(model.graph, dict(values or {}), np.random.default_rng(len(text)))
+    _fill(model.graph, dict(values or {}), np.random.default_rng(0))
     for function in model.functions:
         for node in function.node:
             node.name = node.output[0]
@@ -123,7 +123,7 @@ def _fed(info: onnx.ValueInfoProto, sizes: Mapping[str, int], rng: np.random.Gen
 
 
 def reference(model: onnx.ModelProto) -> Run:
-    """onnx's reference implementation of the model, everything in it widened to float64."""
+    """The reference implementation of onnx on the model, everything in it widened to float64."""
     evaluator = ReferenceEvaluator(_widened(model), new_ops=[BatchNormalization, Conv, ConvTranspose])
     names = {info.name for info in model.graph.input if info.type.tensor_type.elem_type in _FLOATS}
 
@@ -148,7 +148,9 @@ def runtime(model: onnx.ModelProto) -> Run:
     return lambda feed: [np.asarray(output) for output in session.run(None, feed)]
 
 
-def assert_equivalent(a: onnx.ModelProto, b: onnx.ModelProto, prepare: Callable[[onnx.ModelProto], Run], *, rtol: float) -> None:
+def assert_equivalent(
+    a: onnx.ModelProto, b: onnx.ModelProto, prepare: Callable[[onnx.ModelProto], Run], *, rtol: float
+) -> None:
     """The same outputs on all of `feeds`, within `rtol` times the largest magnitude that `a` gives."""
     run_a, run_b = prepare(a), prepare(b)
     for feed in feeds(a):
@@ -163,7 +165,8 @@ def assert_close(expected: Outputs, found: Outputs, *, rtol: float) -> None:
         assert np.isfinite(a).all()
         size = np.abs(a.astype(np.float64)).max()
         assert size > 0
-        assert np.abs(a.astype(np.float64) - b.astype(np.float64)).max() <= rtol * size
+        error = np.abs(a.astype(np.float64) - b.astype(np.float64)).max()
+        assert error <= rtol * size, f"the outputs differ by {error / size:.2g}"
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -230,7 +233,9 @@ class Conv(OpRun):
         extents = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True)]
         auto_pad = attributes.get("auto_pad") or "NOTSET"
         if auto_pad.startswith("SAME"):
-            total = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(x.shape[2:], strides, extents, strict=True)]
+            total = [
+                max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(x.shape[2:], strides, extents, strict=True)
+            ]
             ceil, floor = [-(-t // 2) for t in total], [t // 2 for t in total]
             pads = floor + ceil if auto_pad == "SAME_UPPER" else ceil + floor
         x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])

@@ -65,6 +65,8 @@ def _inputs(b: Builder) -> dict[str, tuple[str | int, ...]]:
         rank = b.pick([2, 3, 4, 4, 4, 5])
         channels = b.pick(sizes)
         image = [square if b.chance(0.7) else b.pick(sizes) for _ in range(rank - 2)]
+        if rank == 5:
+            image = [min(size, 4) for size in image]
         spatial: list[str | int] = ["H", "W"] if rank == 4 and b.chance(0.15) else list(image)
         shape = (batch, channels, *spatial) if rank > 1 else (batch, channels)
         worlds = [
@@ -164,9 +166,9 @@ def join(b: Builder, branches: Sequence[Var]) -> Var:
 def gated(b: Builder, x: Var) -> Var:
     """Squeeze and excitation: a product with a computed value, on either side of a BatchNorm."""
     y = linear(b, x)
-    gate = y
+    gate = y if b.chance(0.3) else linear(b, y, same_shape=True) if b.chance(0.3) else like(b, y)
     if y.rank >= 3 and b.chance(0.7):
-        gate = b.one("GlobalAveragePool", [y])
+        gate = b.one("GlobalAveragePool", [gate])
     gate = b.one("Sigmoid", [gate])
     op = b.pick(["Mul", "Mul", "Div"])
     y = b.one(op, [gate, y] if op == "Mul" and b.chance(0.5) else [y, gate])

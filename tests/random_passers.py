@@ -284,6 +284,8 @@ def resize(b: Builder, x: Var) -> Var:
     mode = b.pick(["nearest", "linear", "cubic"] if x.rank == 4 else ["nearest", "linear"])
     factors = [1.0, 1.0, *(b.pick([2.0, 1.0, 1.5, 0.5]) for _ in range(x.rank - 2))]
     scales = b.initializer(np.asarray(factors, np.float32), FLOAT)
+    if b.opset < 9:
+        return b.one("Upsample", [x], scales=factors, mode=b.pick(["nearest", "linear"]))
     if b.opset < 10:
         return b.one("Upsample", [x, scales], mode=b.pick(["nearest", "linear"]))
     if b.opset < 11:

@@ -11,7 +11,7 @@ from graphs import parse
 # Its weight is large enough to be handled apart from the rest of the model, its BatchNorm parameters are not.
 CONV_BN = "(T[N,8,4,4] x) => (T[N,16,4,4] y) <T[16,8,3,3] w, bn[16]> { c = Conv<pads=[1,1,1,1]>(x, w) y = BN(c) }"
 NO_BATCH_NORM = "(T[N,8,4,4] x) => (T[N,16,4,4] y) <T[16,8,3,3] w> { c = Conv<pads=[1,1,1,1]>(x, w) y = Relu(c) }"
-TWO_BATCH_NORMS = """(T[N,8,4,4] x) => (T[N,8,4,4] y) <T[8,8,3,3] w, T[8,8,3,3] v, bn[8], bn2[8]>
+TWO_BATCH_NORMS = """(T[N,16,4,4] x) => (T[N,16,4,4] y) <T[16,16,3,3] w, T[16,16,3,3] v, bn[16], bn2[16]>
     { c = Conv<pads=[1,1,1,1]>(x, w) b = BN(c) r = Relu(b) d = Conv<pads=[1,1,1,1]>(r, v) y = BN2(d) }"""
 
 

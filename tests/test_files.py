@@ -220,7 +220,8 @@ source, target, external = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == 
 convert = lambda: bnfold.convert(
     source, target, verify=False, bench=False, force=True, save_as_external_data=external or None
 )
-convert()  # all is imported now, and no thread is left when the process forks
+convert()  # all is imported now
+print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
@@ -242,32 +243,36 @@ def test_a_killed_process_leaves_the_old_model_or_the_new_one(external: bool, tm
     next(tensor for tensor in new.graph.initializer if tensor.name == "beta").raw_data = b"\0" * 4 * 4096
     onnx.save(new, source)
     began = time.monotonic()
-    contents = {"new": folded_contents(source, tmp_path / "new.onnx")}
+    convert(source, tmp_path / "new.folded.onnx")
     seconds = 1.5 * (time.monotonic() - began)
     onnx.save(old, tmp_path / "old.onnx")
-    contents["old"] = folded_contents(tmp_path / "old.onnx", tmp_path / "old.folded.onnx")
+    convert(tmp_path / "old.onnx", tmp_path / "old.folded.onnx")
+    contents = {name: contents_of(tmp_path / f"{name}.folded.onnx") for name in ("old", "new")}
     argv = [sys.executable, "-W", "ignore", "-c", SERVER, str(source), str(target), str(external)]
-    found = []
+    found, caught_writing = [], 0
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
         for moment in range(25):
             restore(tmp_path / "old.folded.onnx", target, external)
             print(seconds * moment / 24, file=server.stdin, flush=True)
             assert server.stdout.readline() in {"0\n", f"{int(signal.SIGKILL)}\n"}
-            data = onnx.load(target).SerializeToString()
-            found.append(next((name for name in contents if contents[name] == data), "broken"))
+            caught_writing += bool(list(target.parent.glob(".bnfold-*/*/*")))
+            found.append(next((name for name in contents if contents[name] == contents_of(target)), "broken"))
         server.stdin.close()
         server.wait()
     assert set(found) == {"old", "new"}
     assert found[0] == "old"
     assert found[-1] == "new"
+    assert caught_writing
 
 
-def folded_contents(source: Path, target: Path) -> bytes:
-    """The folded model, as onnx reads it with its weights."""
-    convert(source, target)
-    return onnx.load(target).SerializeToString()
+def contents_of(path: Path) -> tuple[list[str], dict[str, bytes]]:
+    """The nodes and weights of a model, wherever its file has them."""
+    model = onnx.load(path)
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer}
+    return [node.op_type for node in model.graph.node], weights
 
 
 def restore(old: Path, target: Path, external: bool) -> None:

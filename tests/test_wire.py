@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import bnfold
 from bnfold.errors import ModelError
 from bnfold.graphs.onnx import files, wire
-from bnfold.graphs.onnx.document import from_bytes, from_proto, piece, to_proto
+from bnfold.graphs.onnx.document import Piece, from_bytes, from_proto, to_proto
 
 CONV = "(T[N,8,4,4] x) => (T[N,16,4,4] y) <T[16,8,3,3] w, bn[16]> { c = Conv<pads=[1,1,1,1]>(x, w) y = BN(c) }"
 UNKNOWN_FIELD = b"\xca\x3e\x03new"  # number 1001, of three bytes
@@ -65,7 +65,7 @@ def reattached(data: bytes, edit: Callable[[onnx.ModelProto], object] = lambda _
     model = onnx.ModelProto.FromString(skeleton)
     edit(model)
     out = io.BytesIO()
-    payloads = {name: piece(data, *segment) for name, segment in segments.items()}
+    payloads = {name: Piece(data, *segment) for name, segment in segments.items()}
     nbytes = wire.attach(model.SerializeToString(), payloads, out)
     assert nbytes == len(out.getvalue())
     return out.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bnfold.algebra.affine import Affine, Array
+from bnfold.algebra.affine import Affine, Array, Refusal
 
 Node = Any  # the adapter's own objects, hashable by identity; the algebra only hands them on
 Value = Any
@@ -56,12 +56,14 @@ class Step:
     """What one rule asks for: demands on the node's inputs, edits to the node, and what its outputs then carry.
 
     Backward rules leave `outs` empty. A forward rule gives one affine per output: what is still to be applied to it.
+    `absorbs` says that the operator itself takes something in, `otherwise` what to say if the demands cannot be met.
     """
 
     demands: tuple[tuple[int, Affine], ...] = ()
     edits: tuple[Edit, ...] = ()
     outs: tuple[Affine, ...] = ()
     absorbs: bool = False
+    otherwise: Refusal | None = None
 
 
 @dataclass(frozen=True, eq=False)

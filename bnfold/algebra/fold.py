@@ -1,9 +1,9 @@
 """Over all the sites of a graph: backward from the last site to the first, then forward from the first to the last.
 
 Backward first, because what stands above absorbs without any condition on padding; from the last, because a chain BN,
-Mul, Add then composes into one demand and is rounded once. What is left is tried forward, then split. A fold can open
-the way for another, so the three sweeps are repeated while they find anything; the result depends on the graph alone,
-not on the order in which a file lists its nodes.
+Mul, Add then composes into one demand and is rounded once. What is left is tried forward, then split, then merged
+into another site. A fold can open the way for another, so the sweeps are repeated while they find anything; the
+result depends on the graph alone, not on the order in which a file lists its nodes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.edits import Append, Drop, Node, Plan, Supply
-from bnfold.algebra.plan import Graph, Site, plan_backward, plan_forward, plan_split
+from bnfold.algebra.plan import Graph, Site, plan_backward, plan_forward, plan_merge, plan_split
 
 Attempt = Callable[[Graph, Site], Plan | Refusal]
 
@@ -72,7 +72,12 @@ class _Folding:
                 self.locked.update(site.nodes)
 
     def run(self) -> list[Outcome]:
-        sweeps: list[tuple[Attempt, bool]] = [(plan_backward, True), (plan_forward, False), (plan_split, True)]
+        sweeps: list[tuple[Attempt, bool]] = [
+            (plan_backward, True),
+            (plan_forward, False),
+            (plan_split, True),
+            (self._merge, True),
+        ]
         refusals: dict[int, list[Refusal]] = {}
         progress = True
         while progress:
@@ -96,7 +101,8 @@ class _Folding:
         if isinstance(outcome, Outcome):
             return outcome
         into = tuple(dict.fromkeys(self.graph.name(node) for node in self._ends(outcome.into)))
-        through = tuple(op for op, _ in groupby(self.graph.op(node) for node in outcome.through))
+        crossed = [self.graph.op(node) for node in outcome.through if node not in self.sites[index].nodes]
+        through = tuple(op for op, _ in groupby(crossed))
         return Outcome(self.sites[index], None, outcome.direction, into, through, outcome.added_bytes)
 
     def _ends(self, nodes: tuple[Node, ...]) -> list[Node]:
@@ -111,6 +117,13 @@ class _Folding:
             else:
                 waiting += reversed(later.into)
         return ends
+
+    def _merge(self, graph: Graph, site: Site) -> Plan | Refusal:
+        """A merge into another site alone: an operator that becomes a site by it would be one that is never tried."""
+        plan = plan_merge(graph, site)
+        if isinstance(plan, Plan) and any(self.graph.scales(node) and node not in self.owner for node in plan.into):
+            return Refusal("conflict", "the operator above it is no BatchNorm")
+        return plan
 
     def _try(self, index: int, attempt: Attempt) -> Refusal | None:
         """Fold one site one way; None when it is done."""

@@ -25,7 +25,7 @@ from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Rewrite, Step, 
 from bnfold.algebra.rules import backward, forward
 
 MOST_STEPS = 2000
-DEEPEST = 200
+DEEPEST = 96  # five frames of Python each: well inside its default limit of 1000, whoever calls
 MOST_ADDED_BYTES = 64 * 2**20
 
 Direction = Literal["backward", "forward", "split", "merged"]
@@ -130,6 +130,12 @@ def plan_split(graph: Graph, site: Site) -> Plan | Refusal:
     return _plan(graph, up + _Found(kept, down.into, down.through, down.added_bytes), "split")
 
 
+def plan_merge(graph: Graph, site: Site) -> Plan | Refusal:
+    """Fold the site into another affine operator above it: for chains that have nowhere else to go."""
+    found = _Search(graph, merging=True).pull_site(site, site_affine(graph, site))
+    return found if isinstance(found, Refusal) else _plan(graph, found, "merged")
+
+
 def site_affine(graph: Graph, site: Site) -> Affine:
     """The composition of the site's nodes."""
     kinds = [graph.kind(node) for node in site.nodes]
@@ -157,16 +163,18 @@ def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
         return Refusal("too-large", f"the fold would add {size} of parameters", graph.name(found.into[0]))
     into = tuple(dict.fromkeys(found.into))
     through = tuple(node for node in dict.fromkeys(found.through) if node not in into)
-    if into and all(isinstance(graph.kind(node), ops.ConstAffine) for node in into):
-        direction = "merged"
     return Plan(found.edits, into, through, direction, added_bytes)
 
 
 class _Search:
-    """One bounded search; its methods return a part of a plan or a refusal and change nothing but the budget."""
+    """One bounded search; its methods return a part of a plan or a refusal and change nothing but the budget.
 
-    def __init__(self, graph: Graph) -> None:
+    With `merging`, another affine operator that multiplies may absorb too.
+    """
+
+    def __init__(self, graph: Graph, merging: bool = False) -> None:
         self.graph = graph
+        self.merging = merging
         self.steps = 0
 
     def pull_site(self, site: Site, affine: Affine) -> _Found | Refusal:
@@ -202,7 +210,7 @@ class _Search:
         if graph.is_constant(value):
             rounded = graph.rounding(reader, position, a)
             if isinstance(rounded, Refusal):
-                return rounded
+                return self._blamed(rounded, reader)
             return _Found((Rewrite(reader, position, a),), (reader,), added_bytes=rounded)
         made = graph.producer(value)
         refusal = self._unseen(value, reader)
@@ -215,6 +223,8 @@ class _Search:
         steps = backward(kind, node, port, a)
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
+        if isinstance(kind, ops.ConstAffine) and kind.absorber.scale is not None and not self.merging:
+            steps = [step for step in steps if not step.absorbs]
         return _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
 
     def _take(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
@@ -226,7 +236,7 @@ class _Search:
         for position, demand in step.demands:
             found = self._pull(self.graph.inputs(node)[position], demand, node, position, depth + 1)
             if isinstance(found, Refusal):
-                return found
+                return self._blamed(step.otherwise, node) if step.otherwise else found
             total += found
         return total
 

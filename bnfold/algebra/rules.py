@@ -327,7 +327,8 @@ def _(kind: ops.Linear, node: Node, port: int, a: Affine) -> Steps:
     if onto_x:
         scale = _transfer(a.scale, kind.y, kind.x)
         share = (kind.data, Affine(scale, np.zeros((1,) * scale.ndim)))
-        return [Step((share, *bias.demands), bias.edits)]
+        beside = Refusal("off-channel", f"the affine varies along axis {onto_x[0]}, which the weight does not span")
+        return [Step((share, *bias.demands), bias.edits, otherwise=beside)]
     scale = _onto_weight(a.scale, kind.y, kind)
     share = (kind.weight, Affine(scale, np.zeros((1,) * scale.ndim)))
     return [Step((share, *bias.demands), bias.edits, absorbs=True)]

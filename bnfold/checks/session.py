@@ -180,12 +180,13 @@ def open_session(
     intra_op_num_threads: int | None = None,
     tf32: bool = False,
     deterministic: bool = True,
+    spinning: bool = True,
     label: str = "the model",
 ) -> Session:
     """Load `model` on `provider`, given by ORT's name, with graph optimisations off or at their highest level.
 
     `tf32` lets NVIDIA GPUs round float32 factors to 10 bits of mantissa. `deterministic` asks for kernels that give the
-    same bits each time. `label` is what error messages call the model.
+    same bits each time. `spinning` lets worker threads wait busily inside a run, which is ORT's default. `label` is what error messages call the model.
 
     Raises:
         ModelError: if ORT cannot load the model.
@@ -200,8 +201,11 @@ def open_session(
     options.use_deterministic_compute = deterministic
     if intra_op_num_threads is not None:
         options.intra_op_num_threads = intra_op_num_threads
-    # Idle workers of one session would otherwise spin on the cores on which the next one is being timed.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if spinning:
+        # Between runs they would spin on the cores that the next session is using.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    else:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
     start = time.perf_counter_ns()
     try:

@@ -23,14 +23,41 @@ from numpy.typing import NDArray
 from bnfold.graphs.onnx import wire
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
+BLOCK_BYTES = 16 * 2**20
+
+
+Buffer = memoryview | bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Bytes `data[offset : offset + nbytes]`, usually of a file that is mapped; `read` gives a view of them."""
+
+    data: Buffer
+    offset: int
+    nbytes: int
+
+    def read(self) -> Buffer:
+        return self.data[self.offset : self.offset + self.nbytes]
+
+    def write_to(self, file: BinaryIO) -> None:
+        """Write them in blocks, whose pages are given back: a model may be larger than memory."""
+        end = self.offset + self.nbytes
+        for start in range(self.offset, end, BLOCK_BYTES):
+            stop = min(start + BLOCK_BYTES, end)
+            file.write(self.data[start:stop])
+            source = self.data.obj if isinstance(self.data, memoryview) else None
+            if isinstance(source, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                first = start - start % mmap.PAGESIZE
+                source.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Bytes that lie somewhere already; `read` gives a view of them."""
+    """Bytes that lie in an object of the caller's; `read` gives them."""
 
     nbytes: int
-    read: Callable[[], memoryview | bytes]
+    read: Callable[[], Buffer]
 
     def write_to(self, file: BinaryIO) -> None:
         file.write(self.read())
@@ -43,15 +70,14 @@ class Computed:
     nbytes: int
     array: Callable[[], NDArray[Any]]
 
-    def read(self) -> memoryview | bytes:
+    def read(self) -> Buffer:
         return np.ascontiguousarray(self.array()).reshape(-1).view(np.uint8).data
 
     def write_to(self, file: BinaryIO) -> None:
         file.write(self.read())
 
 
-Payload = Stored | Computed
-Buffer = memoryview | bytes
+Payload = Piece | Stored | Computed
 
 
 @dataclass(eq=False)
@@ -85,13 +111,8 @@ def from_bytes(data: Buffer) -> Document:
     skeleton, segments = wire.detach(data)
     document = Document(onnx.ModelProto.FromString(skeleton))
     for name, (offset, nbytes) in segments.items():
-        document.payloads[name] = piece(data, offset, nbytes)
+        document.payloads[name] = Piece(data, offset, nbytes)
     return document
-
-
-def piece(data: Buffer, offset: int, nbytes: int) -> Stored:
-    """The bytes `data[offset : offset + nbytes]`, left where they are."""
-    return Stored(nbytes, lambda: data[offset : offset + nbytes])
 
 
 def from_proto(model: onnx.ModelProto) -> Document:

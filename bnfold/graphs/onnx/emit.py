@@ -2,9 +2,12 @@
 
 Decisions:
 - What no plan names is not touched, and keeps its order.
-- A new constant is an initializer of the graph that holds its reader. In a function body, which can have none, it is a
-  Constant node.
-- Below IR version 4 an initializer must also be listed as a graph input: new ones are, old ones that go are struck.
+- A new constant is an initializer of the graph that holds its reader; in a function body, which can have none, a
+Constant
+  node.
+- Below IR version 4 an initializer must also be listed as a graph input: new ones are, old ones that go are struck. A
+body
+  has inputs of its own meaning, so there it is a Constant node.
 - The metadata of a node that goes are kept with the nodes that absorb it, under keys that name their origin.
 - What the file said of values that are gone goes too.
 """
@@ -24,9 +27,10 @@ def emit(graph: OnnxGraph) -> None:
     """Write all that the plans changed into the graph's document; to be called once."""
     for scope in reversed(graph.all_scopes()):  # bodies first: their messages lie inside those of the nodes outside
         made = [(value, _known(graph.constants, value)) for value in graph.alive(scope)]
-        _emit_nodes(graph, scope, made if isinstance(scope.graph, onnx.FunctionProto) else [])
+        as_nodes = scope.is_function or (scope.parent is not None and graph.document.model.ir_version < 4)
+        _emit_nodes(graph, scope, made if as_nodes else [])
         if isinstance(scope.graph, onnx.GraphProto):
-            _emit_initializers(graph.document, scope, scope.graph, made)
+            _emit_initializers(graph.document, scope, scope.graph, [] if as_nodes else made)
 
 
 def _emit_nodes(graph: OnnxGraph, scope: Scope, constants: list[tuple[Value, Known]]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import onnx
 
 from bnfold.errors import ModelError
-from bnfold.graphs.onnx.document import EXTERNAL, Buffer, Document, Stored, map_file, piece
+from bnfold.graphs.onnx.document import EXTERNAL, Buffer, Document, Piece, map_file
 
 
 def attach_external(document: Document, path: Path) -> None:
@@ -32,9 +32,9 @@ def attach_external(document: Document, path: Path) -> None:
             document.payloads[tensor.name] = _find(tensor, path, maps)
     for tensor in _inner_tensors(document.model):
         if tensor.data_location == EXTERNAL:
-            stored = _find(tensor, path, maps)
+            piece = _find(tensor, path, maps)
             internalise(tensor)
-            tensor.raw_data = bytes(stored.read())
+            tensor.raw_data = bytes(piece.read())
     document.external = tuple(maps)
 
 
@@ -74,7 +74,7 @@ def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             waiting.extend(bodies)
 
 
-def _find(tensor: onnx.TensorProto, path: Path, maps: dict[str, Buffer]) -> Stored:
+def _find(tensor: onnx.TensorProto, path: Path, maps: dict[str, Buffer]) -> Piece:
     """The bytes of a tensor; `maps` holds the data files that are open, by location."""
     entry = {item.key: item.value for item in tensor.external_data}
     location = entry.get("location", "")
@@ -88,7 +88,7 @@ def _find(tensor: onnx.TensorProto, path: Path, maps: dict[str, Buffer]) -> Stor
         raise ModelError(f"{path}: weight '{tensor.name}' does not say where in '{location}' it lies") from None
     if offset < 0 or nbytes < 0 or offset + nbytes > len(data):
         raise ModelError(f"{path}: weight '{tensor.name}' lies past the end of '{location}': copy the data file again")
-    return piece(data, offset, nbytes)
+    return Piece(data, offset, nbytes)
 
 
 def _dense_bytes(tensor: onnx.TensorProto) -> int:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from bnfold.errors import ModelError
 from bnfold.graphs.onnx import wire
-from bnfold.graphs.onnx.document import Document, from_bytes, map_file
+from bnfold.graphs.onnx.document import BLOCK_BYTES, Document, from_bytes, map_file
 from bnfold.graphs.onnx.external import attach_external, first_external
 
 
@@ -73,7 +73,9 @@ def sha256(path: Path) -> Callable[[], str]:
 
     def work() -> None:
         try:
-            digest.update(map_file(path))
+            with path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    digest.update(block)
         except OSError as error:
             failures.append(error)
 

@@ -53,26 +53,27 @@ def folder_beside(target: Path) -> Iterator[Path]:
 class Staged:
     """A result that is complete on the disk and does not yet have its name.
 
-    `model` is the file, `data` are the names of its data files beside it; `shared_bytes` counts data that lie at the
-    target already, `stale` names data files there that only the file at the target reads.
+    `model` is the file. `data` are the names of its data files beside it, `shared` those of data files that lie beside
+    the target already.
     """
 
     model: Path
     target: Path
     data: list[str] = field(default_factory=list)
-    shared_bytes: int = 0
-    stale: list[Path] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
 
     @property
     def nbytes(self) -> int:
         """The size of all files of the result."""
-        folder = self.model.parent
-        return sum((folder / name).stat().st_size for name in (self.model.name, *self.data)) + self.shared_bytes
+        paths = [self.model.parent / name for name in (self.model.name, *self.data)]
+        paths += [self.target.parent / name for name in self.shared]
+        return sum(path.stat().st_size for path in paths)
 
     def commit(self) -> None:
         """Take the target's place in one rename. Raises OutputError, and leaves nothing, where that is not possible."""
         folder, home = self.model.parent, self.target.parent
         moved: list[Path] = []
+        stale = _own_data_files(self.target).difference(self.shared)
         try:
             with _in_one_line(self.target):
                 for path in (*(folder / name for name in self.data), self.model):
@@ -89,10 +90,10 @@ class Staged:
                 for path in moved:
                     path.unlink(missing_ok=True)
             raise
-        if self.stale:
+        if stale:
             _folder_to_disk(home)
-            for path in self.stale:
-                path.unlink(missing_ok=True)
+            for name in stale:
+                (home / name).unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Free the room that it takes."""
@@ -133,7 +134,7 @@ def stage_copy(document: Document, target: Path, folder: Path) -> Staged:
             if place.exists():
                 if not filecmp.cmp(source, place, shallow=False):
                     raise OutputError(f"{place}: is in the way of the model's data; choose another folder")
-                staged.shared_bytes += source.stat().st_size
+                staged.shared.append(location)
                 continue
             (folder / location).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / location)
@@ -162,7 +163,6 @@ def _write_external(document: Document, staged: Staged) -> None:
     name = f"{target.name}.data"
     if os.path.lexists(target.with_name(name)):
         name = f"{target.name}.{os.urandom(4).hex()}.data"
-        staged.stale = _own_data_files(target)
     with staged.model.with_name(name).open("xb") as file:
         at = 0
         for tensor in document.model.graph.initializer:
@@ -178,20 +178,21 @@ def _write_external(document: Document, staged: Staged) -> None:
         file.write(document.model.SerializeToString())
 
 
-def _own_data_files(target: Path) -> list[Path]:
+def _own_data_files(target: Path) -> set[str]:
     """The data files that are named after the target and that no model in its folder reads but the one there now."""
+    own = {name for name in _data_files(target) if name.startswith(f"{target.name}.") and "/" not in name}
+    if own:
+        for other in target.parent.glob("*.onnx"):
+            if other.name != target.name:
+                own.difference_update(_data_files(other))
+    return own
+
+
+def _data_files(path: Path) -> tuple[str, ...]:
     try:
-        own = set(files.load(target).external)
+        return files.load(path).external
     except ModelError:
-        return []
-    candidates = {name for name in own if name.startswith(f"{target.name}.") and name.endswith(".data")}
-    if not candidates:
-        return []
-    for other in target.parent.glob("*.onnx"):
-        if other.name != target.name:
-            with contextlib.suppress(ModelError):
-                candidates.difference_update(files.load(other).external)
-    return [target.with_name(name) for name in sorted(candidates) if "/" not in name]
+        return ()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import onnx.defs
 from bnfold.algebra import ops
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds import affines, aggregates, homogeneous, linears, maps
-from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at
 
 _OLDEST_OPSET = 7
 _TABLE: dict[str, Translation] = {
@@ -27,9 +27,22 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QL
 
 
 @cache
-def _version(op: str, opset: int) -> int:
-    """The version of an operator that holds in an opset."""
-    return int(onnx.defs.get_schema(op, opset).since_version)
+def _schema(op: str, opset: int) -> onnx.defs.OpSchema | None:
+    """The operator as an opset has it; None where it has none of that name."""
+    try:
+        return onnx.defs.get_schema(op, opset)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _lacking(node: Node, schema: onnx.defs.OpSchema) -> str | None:
+    """What a node must have and has not."""
+    for position in range(schema.min_input):
+        if input_at(node, position) is None:
+            return f"input {position}"
+    given = {item.name for item in node.proto.attribute}
+    missing = (name for name, attribute in schema.attributes.items() if attribute.required and name not in given)
+    return next((f"attribute '{name}'" for name in missing), None)
 
 
 def translate(node: Node, facts: Facts) -> ops.Kind:
@@ -47,9 +60,14 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
         )
     if node.opset > onnx.defs.onnx_opset_version():
         return ops.Opaque("unsupported", f"opset {node.opset} is newer than the installed onnx; upgrade onnx")
-    version = _version(node.op, node.opset)
-    if version > entry.newest:
-        return ops.Opaque("unsupported", f"version {version} of {node.op} is not read yet")
+    schema = _schema(node.op, node.opset)
+    if schema is None:
+        return ops.Opaque("unsupported", f"opset {node.opset} has no {node.op}; the model is not valid")
+    if schema.since_version > entry.newest:
+        return ops.Opaque("unsupported", f"version {schema.since_version} of {node.op} is not read yet")
+    lacking = _lacking(node, schema)
+    if lacking:
+        return ops.Opaque("unsupported", f"{node.op} lacks its {lacking}; the model is not valid")
     attributes = Attributes(node)
     kind = entry.read(node, attributes, facts)
     left = attributes.unread()

@@ -10,7 +10,7 @@ from bnfold.algebra.axes import Shape
 from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
 from bnfold.graphs.onnx.constants import Known
 from bnfold.graphs.onnx.index import Node, Value
-from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone, input_at, no_rank
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone, fits, input_at, no_rank
 
 
 def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -79,7 +79,7 @@ def _binary(node: Node, facts: Facts, op: str) -> ops.Kind:
     constants = [facts.floating(value) for value in node.inputs]
     for position in (1, 0):
         constant, x = constants[position], shapes[1 - position]
-        if constant is None or x is None or not _fits(constant.folded_shape, x):
+        if constant is None or x is None or not fits(constant.folded_shape, x):
             continue
         if op == "Div" and position == 0:
             return Opaque("not-equivariant", "a constant divided by the value is no affine map of it")
@@ -123,12 +123,6 @@ def _sum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     return Sum((1.0,) * len(shapes), tuple(shapes), y_shape)
 
 
-def _fits(constant: tuple[int, ...], x: Shape) -> bool:
-    """Whether `x op constant` has the shape of x for certain."""
-    missing = len(x) - len(constant)
-    return missing >= 0 and all(size in (1, x[missing + axis]) for axis, size in enumerate(constant))
-
-
 def _broadcast(a: Shape, b: Shape) -> Shape:
     """The shape of an elementwise result. A size that is not known on either side stays unknown."""
     rank = max(len(a), len(b))
@@ -143,10 +137,12 @@ def _larger(p: int | str | None, q: int | str | None) -> int | str | None:
 
 def is_enlarging(node: Node, facts: Facts) -> Value | None:
     """The computed operand of a Mul or Div whose constant operand would give it another shape."""
+    if len(node.inputs) != 2:
+        return None
     for position in (1, 0):
         constant = facts.floating(node.inputs[position])
         x = facts.shape(node.inputs[1 - position])
-        if constant is not None and x is not None and not _fits(constant.folded_shape, x):
+        if constant is not None and x is not None and not fits(constant.folded_shape, x):
             return node.inputs[1 - position]
     return None
 

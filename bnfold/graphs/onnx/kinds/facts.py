@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,25 @@ from bnfold.algebra.axes import Shape
 from bnfold.graphs.onnx.constants import Constants, Known
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.shapes import Shapes
+
+
+# Elementwise operators: of one computed operand, and of two.
+_UNARY = {
+    *(
+        "Abs",
+        "BatchNormalization",
+        "Cast",
+        "Clip",
+        "Dropout",
+        "Identity",
+        "LeakyRelu",
+        "Neg",
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+    ),
+}
+_BINARY = {"Add", "Div", "Mul", "PRelu", "Sub"}
 
 
 class Attributes:
@@ -47,6 +66,7 @@ class Facts:
 
     shapes: Shapes
     constants: Constants
+    derived: dict[Value, Shape | None] = field(default_factory=dict)
 
     def shape(self, value: Value | None) -> Shape | None:
         """The sizes of a value; None where its rank is not known."""
@@ -56,7 +76,7 @@ class Facts:
         if known is not None:
             return known.folded_shape
         shape = self.shapes.shape(value)
-        return shape if shape is not None else self._from_weight(value)
+        return shape if shape is not None else self._derived(value)
 
     def named_shape(self, value: Value | None) -> Shape | None:
         """The sizes of a value with a symbol of its own for every size that is not known."""
@@ -88,8 +108,42 @@ class Facts:
         array: NDArray[Any] = known.read()
         return [int(element) for element in array.ravel()] if np.issubdtype(array.dtype, np.integer) else None
 
+    def _derived(self, value: Value) -> Shape | None:
+        """What follows of a shape that inference does not know, as it does not in the body of a loop.
+
+        A convolution has the rank of its weight; an elementwise operator leaves the shape of what it reads; the result
+        of an If has the sizes on which its branches agree.
+        """
+        way: list[Value] = []
+        at: Value | None = value
+        while at is not None and at not in self.derived and self.shapes.shape(at) is None:
+            way.append(at)
+            at = self._above(at)
+        shape = None if at is None else self.derived.get(at) or self.shapes.shape(at)
+        for step in reversed(way):
+            if shape is None or not self._keeps(step, shape):
+                shape = self._from_weight(step) or self._from_branches(step)
+            self.derived[step] = shape
+        return shape
+
+    def _above(self, value: Value) -> Value | None:
+        """The value whose shape this one has, if that is for the operator to say."""
+        node = value.producer
+        if node is None or node.domain or not node.inputs:
+            return None
+        if node.op in _BINARY and self.constants.known(node.inputs[0]) is not None:
+            return node.inputs[1]
+        return node.inputs[0] if node.op in _UNARY or node.op in _BINARY else None
+
+    def _keeps(self, value: Value, shape: Shape) -> bool:
+        """Whether no other operand of the operator that makes a value enlarges this shape."""
+        node, above = value.producer, self._above(value)
+        if node is None or node.op not in _BINARY:
+            return True
+        others = [self.constants.known(operand) for operand in node.inputs if operand is not above]
+        return all(other is not None and fits(other.folded_shape, shape) for other in others)
+
     def _from_weight(self, value: Value) -> Shape | None:
-        """A convolution has the rank of its weight, whatever is known of its input."""
         node = value.producer
         if node is None or node.domain or node.op not in ("Conv", "ConvTranspose") or len(node.inputs) < 2:
             return None
@@ -101,6 +155,18 @@ class Facts:
             group = next((item.i for item in node.proto.attribute if item.name == "group"), 1)
             channels = weight.shape[1] * group
         return (None, channels, *(None for _ in weight.shape[2:]))
+
+    def _from_branches(self, value: Value) -> Shape | None:
+        node = value.producer
+        if node is None or node.domain or node.op != "If":
+            return None
+        bodies = [body for body in node.scope.bodies if body.owner is node]
+        graphs = [(body, body.graph) for body in bodies if isinstance(body.graph, onnx.GraphProto)]
+        shapes = [self.shape(body.resolve(graph.output[value.port].name)) for body, graph in graphs]
+        ranked = [shape for shape in shapes if shape is not None]
+        if len(ranked) < len(shapes) or len({len(shape) for shape in ranked}) != 1:
+            return None
+        return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*ranked, strict=True))
 
 
 class Translation(NamedTuple):
@@ -117,6 +183,12 @@ def no_rank(node: Node) -> ops.Opaque:
 def normalised(axes: Sequence[int], rank: int) -> tuple[int, ...]:
     """Axes counted from the front, in ascending order."""
     return tuple(sorted(axis % rank if rank else axis for axis in axes))
+
+
+def fits(constant: tuple[int, ...], x: Shape) -> bool:
+    """Whether `x op constant`, broadcasting, has the shape of x for certain."""
+    missing = len(x) - len(constant)
+    return missing >= 0 and all(size in (1, x[missing + axis]) for axis, size in enumerate(constant))
 
 
 def input_at(node: Node, position: int) -> Value | None:

@@ -1,0 +1,340 @@
+"""Weights in files of their own: found, carried along, overwritten safely, and never read without need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import parse
+from saved import CONV_BN, NO_BATCH_NORM, folded_weight, names, save, save_external
+
+import bnfold
+from bnfold.errors import ModelError, OutputError
+from bnfold.graphs.onnx import staging
+
+GIB = 2**30
+
+
+def convert(source: Path, target: Path, **options: object) -> bnfold.Report:
+    return bnfold.convert(source, target, verify=False, bench=False, **options)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A model with its data in a folder of its own."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return folder / "a.onnx"
+
+
+def folded_in_memory(model: onnx.ModelProto) -> np.ndarray:
+    tensors = {tensor.name: tensor for tensor in bnfold.fold(model).model.graph.initializer}
+    return onnx.numpy_helper.to_array(tensors["w.folded"])
+
+
+@pytest.mark.parametrize("folder", [".", "in"], ids=["another folder", "the same folder"])
+def test_external_data_stay_external(folder: str, source: Path, tmp_path: Path) -> None:
+    model = save_external(source)
+    data = source.with_name("a.onnx.data").read_bytes()
+    target = tmp_path / folder / "b.onnx"
+    report = convert(source, target)
+    assert {"b.onnx", "b.onnx.data"} <= names(target.parent)
+    assert len(names(tmp_path)) == 5
+    np.testing.assert_array_equal(folded_weight(target), folded_in_memory(model))
+    assert target.stat().st_size < 1000
+    assert report.before.file_bytes == source.stat().st_size + len(data)
+    assert report.after is not None
+    assert report.after.file_bytes == target.stat().st_size + target.with_name("b.onnx.data").stat().st_size
+    assert source.with_name("a.onnx.data").read_bytes() == data
+    onnx.checker.check_model(target, full_check=True)
+
+
+def test_weights_go_into_a_data_file_on_request(tmp_path: Path) -> None:
+    model = save(tmp_path / "a.onnx")
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx", save_as_external_data=True)
+    assert names(tmp_path) == {"a.onnx", "b.onnx", "b.onnx.data"}
+    np.testing.assert_array_equal(folded_weight(tmp_path / "b.onnx"), folded_in_memory(model))
+    entries = external_entries(tmp_path / "b.onnx")
+    assert entries
+    assert all(int(entry["offset"]) % staging.ALIGNMENT_BYTES == 0 for entry in entries)
+
+
+def test_a_model_too_large_for_one_message_gets_a_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = save(tmp_path / "a.onnx")
+    size = (tmp_path / "a.onnx").stat().st_size
+    monkeypatch.setattr(staging, "PROTOBUF_LIMIT_BYTES", 2 * size)
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    monkeypatch.setattr(staging, "PROTOBUF_LIMIT_BYTES", size // 2)
+    convert(tmp_path / "a.onnx", tmp_path / "c.onnx")
+    assert names(tmp_path) == {"a.onnx", "b.onnx", "c.onnx", "c.onnx.data"}
+    np.testing.assert_array_equal(folded_weight(tmp_path / "c.onnx"), folded_in_memory(model))
+
+
+def external_entries(path: Path) -> list[dict[str, str]]:
+    model = onnx.load(path, load_external_data=False)
+    return [{entry.key: entry.value for entry in t.external_data} for t in model.graph.initializer if t.external_data]
+
+
+# Overwriting.
+
+
+def test_a_pair_is_overwritten_by_a_pair(source: Path) -> None:
+    model = save_external(source)
+    convert(source, source, force=True)
+    assert names(source.parent) == {"a.onnx", data_file(source)}
+    assert data_file(source) != "a.onnx.data"  # the old data were whole until the new model was there
+    np.testing.assert_array_equal(folded_weight(source), folded_in_memory(model))
+
+
+def data_file(path: Path) -> str:
+    """The only data file of a model."""
+    (location,) = {entry["location"] for entry in external_entries(path)}
+    return location
+
+
+def test_overwriting_again_and_again_leaves_one_pair(source: Path, tmp_path: Path) -> None:
+    save_external(source)
+    for _ in range(3):
+        convert(source, tmp_path / "b.onnx", force=True)
+        assert names(tmp_path) == {"in", "in/a.onnx", "in/a.onnx.data", "b.onnx", data_file(tmp_path / "b.onnx")}
+    model = save(source.with_name("inline.onnx"))
+    convert(source.with_name("inline.onnx"), tmp_path / "b.onnx", force=True)
+    assert names(tmp_path) == {"in", "in/a.onnx", "in/a.onnx.data", "in/inline.onnx", "b.onnx"}
+    np.testing.assert_array_equal(folded_weight(tmp_path / "b.onnx"), folded_in_memory(model))
+
+
+def test_a_copy_onto_the_source_leaves_its_data(source: Path) -> None:
+    save_external(source, NO_BATCH_NORM)
+    before = source.read_bytes()
+    convert(source, source, force=True)
+    assert source.read_bytes() == before
+    assert names(source.parent) == {"a.onnx", "a.onnx.data"}
+
+
+def test_data_that_another_model_reads_outlive_an_overwritten_one(source: Path) -> None:
+    save_external(source)
+    shutil.copy(source, source.with_name("other.onnx"))
+    convert(source, source, force=True)
+    assert names(source.parent) == {"a.onnx", data_file(source), "other.onnx", "a.onnx.data"}
+    onnx.load(source.with_name("other.onnx"))
+
+
+@pytest.mark.parametrize("old", [b"", b"no model", None], ids=["empty", "no model", "absent"])
+def test_a_data_file_that_is_not_the_targets_own_is_left_alone(old: bytes | None, source: Path, tmp_path: Path) -> None:
+    save_external(source)
+    if old is not None:
+        (tmp_path / "b.onnx").write_bytes(old)
+    (tmp_path / "b.onnx.data").write_bytes(b"mine")
+    convert(source, tmp_path / "b.onnx", force=True)
+    assert (tmp_path / "b.onnx.data").read_bytes() == b"mine"
+    folded_weight(tmp_path / "b.onnx")
+
+
+# Nothing to fold: a copy.
+
+
+@pytest.mark.parametrize("location", ["w.bin", "deep/er/w.bin"])
+def test_nothing_to_fold_is_a_copy_byte_for_byte_with_its_data(location: str, source: Path, tmp_path: Path) -> None:
+    save_external(source, NO_BATCH_NORM, location)
+    report = convert(source, tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
+    assert (tmp_path / location).read_bytes() == (source.parent / location).read_bytes()
+    assert report.after == report.before
+    convert(source, tmp_path / "out.onnx", force=True)  # the same data are there already
+
+
+def test_a_copy_beside_the_source_shares_its_data(source: Path) -> None:
+    save_external(source, NO_BATCH_NORM)
+    report = convert(source, source.with_name("b.onnx"))
+    assert source.with_name("b.onnx").read_bytes() == source.read_bytes()
+    assert names(source.parent) == {"a.onnx", "b.onnx", "a.onnx.data"}
+    assert report.after == report.before
+
+
+def test_a_copy_does_not_overwrite_other_data(source: Path, tmp_path: Path) -> None:
+    save_external(source, NO_BATCH_NORM)
+    (tmp_path / "a.onnx.data").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"a\.onnx\.data: is in the way of the model's data"):
+        convert(source, tmp_path / "out.onnx", force=True)
+    assert names(tmp_path) == {"in", "in/a.onnx", "in/a.onnx.data", "a.onnx.data"}
+    assert (tmp_path / "a.onnx.data").read_bytes() == b"mine"
+
+
+# What is refused, and how.
+
+
+def with_entry(key: str, value: str) -> Callable[[onnx.TensorProto], None]:
+    def change(tensor: onnx.TensorProto) -> None:
+        entry = next(entry for entry in tensor.external_data if entry.key == key)
+        entry.value = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (with_entry("location", "../secret"), "outside the model's folder"),
+        (with_entry("location", "deep/../../secret"), "outside the model's folder"),
+        (with_entry("location", "../in/a.onnx.data"), "outside the model's folder"),
+        (with_entry("location", "/etc/passwd"), "outside the model's folder"),
+        (with_entry("location", "link/secret"), "outside the model's folder"),
+        (with_entry("location", ""), "outside the model's folder"),
+        (with_entry("location", "gone.bin"), "cannot be read: No such file"),
+        (with_entry("location", "."), "cannot be read: Is a directory"),
+        (with_entry("offset", "-1"), "past the end"),
+        (with_entry("offset", "1000000"), "past the end"),
+        (with_entry("length", "1000000"), "past the end"),
+        (with_entry("length", "-4"), "past the end"),
+        (with_entry("offset", "one"), "does not say where"),
+    ],
+)
+def test_data_that_are_not_where_they_may_be_are_refused(
+    change: Callable[[onnx.TensorProto], None], why: str, source: Path, tmp_path: Path
+) -> None:
+    save_external(source)
+    (tmp_path / "secret").write_bytes(bytes(100_000))
+    (source.parent / "link").symlink_to(tmp_path)
+    model = onnx.load(source, load_external_data=False)
+    change(model.graph.initializer[0])
+    source.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=why) as caught:
+        convert(source, tmp_path / "b.onnx")
+    assert str(caught.value).startswith(f"{source}: weight 'w' ")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "b.onnx").exists()
+
+
+def test_a_data_file_that_was_cut_off_is_refused(source: Path, tmp_path: Path) -> None:
+    save_external(source)
+    data = source.with_name("a.onnx.data")
+    os.truncate(data, data.stat().st_size - 1)
+    with pytest.raises(ModelError, match=r"past the end of 'a\.onnx\.data': copy the data file again"):
+        convert(source, tmp_path / "b.onnx")
+    os.truncate(data, 0)
+    with pytest.raises(ModelError, match=r"past the end of 'a\.onnx\.data'"):
+        bnfold.inspect(source)
+
+
+def test_a_model_in_memory_whose_data_are_not_is_refused(source: Path) -> None:
+    save_external(source)
+    model = onnx.load(source, load_external_data=False)
+    with pytest.raises(ModelError, match="weight 'w' lies in an external file; give the path of the model"):
+        bnfold.fold(model)
+
+
+# Less usual places.
+
+
+def test_a_weight_without_offset_and_length_begins_its_file(source: Path, tmp_path: Path) -> None:
+    model = save(source)
+    expected = folded_in_memory(model)
+    weight = model.graph.initializer[0]
+    source.with_name("w.bin").write_bytes(weight.raw_data + b"more")
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="w.bin")
+    source.write_bytes(model.SerializeToString())
+    convert(source, tmp_path / "b.onnx")
+    np.testing.assert_array_equal(folded_weight(tmp_path / "b.onnx"), expected)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links")
+def test_a_model_behind_links_finds_its_data_behind_links(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots/1"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    model = save_external(tmp_path / "blobs/a.onnx")
+    for name in ("a.onnx", "a.onnx.data"):
+        (blobs / name).rename(blobs / f"0{name[-4:]}")
+        (snapshot / name).symlink_to(f"../../blobs/0{name[-4:]}")
+    convert(snapshot / "a.onnx", tmp_path / "b.onnx")
+    np.testing.assert_array_equal(folded_weight(tmp_path / "b.onnx"), folded_in_memory(model))
+
+
+IN_A_BODY = """(bool flag, T[N,8,4,4] x) => (T[N,16,4,4] y) {
+    y = If (flag) <
+        then_branch = g1 () => (T[N,16,4,4] a) <T[16,8,3,3] w, bn[16]> { c = Conv<pads=[1,1,1,1]>(x, w) a = BN(c) },
+        else_branch = g2 () => (T[N,16,4,4] b) <T[16,8,3,3] w2> { b = Conv<pads=[1,1,1,1]>(x, w2) }
+    >
+}"""
+
+
+@pytest.mark.parametrize("text", [IN_A_BODY, IN_A_BODY.replace("bn[16]", "T[16] s").replace("BN(c)", "Relu(c)")])
+def test_weights_of_bodies_and_attributes_come_along(text: str, source: Path, tmp_path: Path) -> None:
+    model = parse(text, "float")
+    model.graph.node.append(
+        onnx.helper.make_node("Constant", [], ["k"], value=onnx.numpy_helper.from_array(np.arange(3.0), "k"))
+    )
+    model.graph.output.append(onnx.helper.make_tensor_value_info("k", onnx.TensorProto.DOUBLE, [3]))
+    expected = {tensor.name: tensor.raw_data for tensor in inner_tensors(bnfold.fold(model).model)}
+    data = b""
+    for tensor in inner_tensors(model):
+        staging.externalise(tensor, "w.bin", len(data), len(tensor.raw_data))
+        data += tensor.raw_data
+        tensor.ClearField("raw_data")
+    source.with_name("w.bin").write_bytes(data)
+    source.write_bytes(model.SerializeToString())
+    convert(source, tmp_path / "b.onnx")
+    after = onnx.load(tmp_path / "b.onnx")
+    found = {
+        tensor.name: onnx.numpy_helper.to_array(tensor, str(tmp_path)).tobytes() for tensor in inner_tensors(after)
+    }
+    assert found == expected
+    result = bnfold.fold(source).model
+    assert {tensor.name: tensor.raw_data for tensor in inner_tensors(result)} == expected
+
+
+def inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            yield from attribute.g.initializer
+            if attribute.HasField("t"):
+                yield attribute.t
+
+
+# More than fits.
+
+
+def test_a_model_above_2_gb_is_folded_without_being_read(tmp_path: Path) -> None:
+    block, count = 64 * 2**20, 33  # weights that share their bytes: 2.2 GB of model in 67 MB of file
+    memory_disk = Path("/dev/shm")  # noqa: S108 - what is written there goes at once
+    place = memory_disk if memory_disk.is_dir() and shutil.disk_usage(memory_disk).free > 4 * GIB else tmp_path
+    if shutil.disk_usage(place).free < 3 * GIB:
+        pytest.skip("less than 3 GiB of disk are free")
+    model = parse(CONV_BN, "float")
+    for number in range(count):
+        tensor = onnx.TensorProto(name=f"w{number}", data_type=onnx.TensorProto.UINT8, dims=[block])
+        staging.externalise(tensor, "w.bin", 0, block)
+        model.graph.initializer.append(tensor)
+        model.graph.node.append(onnx.helper.make_node("Identity", [tensor.name], [f"y{number}"]))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(f"y{number}", tensor.data_type, [block]))
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "w.bin").write_bytes(bytes(range(256)) * (block // 256))
+    code = """
+import resource, sys
+import bnfold
+bnfold.convert(sys.argv[1], sys.argv[2], verify=False, bench=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        target = Path(folder) / "b.onnx"
+        argv = [sys.executable, "-c", code, str(tmp_path / "a.onnx"), str(target)]
+        peak = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True).stdout
+        assert int(peak) * (1 if sys.platform == "darwin" else 1024) < GIB // 4
+        after = onnx.load(target, load_external_data=False)
+        assert [node.op_type for node in after.graph.node] == ["Conv", *["Identity"] * count]
+        last = next(tensor for tensor in after.graph.initializer if tensor.name == f"w{count - 1}")
+        place_of = {entry.key: entry.value for entry in last.external_data}
+        assert int(place_of["offset"]) > 2**31 - 1
+        with (Path(folder) / place_of["location"]).open("rb") as file:
+            file.seek(int(place_of["offset"]) + block - 256)
+            assert file.read(256) == bytes(range(256))
