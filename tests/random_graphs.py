@@ -101,6 +101,8 @@ def between(b: Builder, x: Var, most: int = 3) -> Var:
     """A few operators that an affine may cross."""
     passers, weights = [passer for passer, _ in PASSERS], [weight for _, weight in PASSERS]
     for _ in range(b.pick(range(most + 1))):
+        if x.rank == 0:
+            return x
         try:
             with b.attempt():
                 x = b.pick(passers, weights)(b, x)
@@ -194,7 +196,7 @@ def body(b: Builder, x: Var) -> Var:
 
 
 def branch(b: Builder, x: Var) -> Var:
-    if b.chance(0.4):
+    if b.parent is None and b.chance(0.4):
         x = linear(b, x)
     graphs = [_branch_body(b, x) for _ in range(2)]
     root = b

@@ -133,3 +133,38 @@ def test_a_sum_pays_the_shift_once(order: str) -> None:
         {{ c = Conv(x, V) d = Conv(x, W) s = Add({order}) y = BN(s) }}"""
     )
     assert sorted(len(node.input) for node in result.graph.node) == [2, 2, 3]
+
+
+NORM = """
+    <domain: "local", opset_import: ["" : 17]> norm (a, W, gamma, beta, mean, var) => (b)
+    { c = Conv(a, W) b = BN(c) }"""
+
+
+def test_a_function_whose_weights_come_from_its_caller() -> None:
+    _, result = folded(
+        """(T[N,4,H,W] x) => (T[N,4,h,w] y) <T[4,4,3,3] W, bn[4]>
+        { y = local.norm(x, W, gamma, beta, mean, var) }"""
+        + NORM
+    )
+    assert "BatchNormalization" not in op_types(result)
+
+
+def test_a_function_whose_callers_differ() -> None:
+    """Each call gets weights of its own: a fold for one caller in the shared body would change the other."""
+    _, result = folded(
+        """(T[N,4,H,W] x) => (T[N,4,h,w] y) <T[4,4,3,3] W, bn[4], T[4,4,1,1] V, bn2[4]>
+        { z = local.norm(x, W, gamma, beta, mean, var) y = local.norm(z, V, gamma2, beta2, mean2, var2) }"""
+        + NORM
+    )
+    assert "BatchNormalization" not in op_types(result)
+
+
+def test_a_function_of_which_one_caller_stays() -> None:
+    """The second call gets its statistics from an input: its BatchNorm stays, that of the first goes."""
+    _, result = folded(
+        """(T[N,4,H,W] x, T[4] s) => (T[N,4,h,w] y) <T[4,4,3,3] W, bn[4], T[4,4,1,1] V, T[4] var2>
+        { z = local.norm(x, W, gamma, beta, mean, var) q = Mul(s, s) v = Add(q, var2)
+          y = local.norm(z, V, gamma, beta, mean, v) }"""
+        + NORM
+    )
+    assert op_types(result).count("BatchNormalization") == 1

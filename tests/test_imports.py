@@ -29,8 +29,8 @@ ROOMS = {
     "checks": {"results", "errors"},
     "graphs": {"algebra", "results", "errors"},
     "algebra": {"errors"},
-    "results": set(),
     "errors": {"results"},  # for a type
+    "results": set(),
 }
 # Per third-party library, the only places that may import it.
 DOORS = {
@@ -92,7 +92,7 @@ def test_imports_run_downward_and_through_the_doors(path: Path) -> None:
 def test_a_room_uses_only_rooms_below_it() -> None:
     above: set[str] = set()
     for room, used in ROOMS.items():
-        assert not used & (above - {"__init__", "results"}), room
+        assert not used & (above - {"__init__"}), room
         above.add(room)
     assert set(ROOMS) == {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
 

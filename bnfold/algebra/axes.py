@@ -178,8 +178,13 @@ def _regroup(parameter: Array, old: Shape, new: Shape) -> Array | Refusal:
                 "dynamic-shape",
                 f"the reshape from {shape_text(old)} to {shape_text(new)} leaves open where the channels go",
             )
-        full += [size for size in old_sizes if isinstance(size, int)]
-        target += [size for size in new_sizes if isinstance(size, int)]
+        numbers = [size for size in old_sizes if isinstance(size, int)]
+        wanted = [size for size in new_sizes if isinstance(size, int)]
+        fits = all(parameter.shape[axis] in (1, size) for axis, size in zip(old_axes, numbers, strict=True))
+        if not fits or math.prod(numbers) != math.prod(wanted):  # what was said of the sizes is wrong somewhere
+            return Refusal("dynamic-shape", f"the sizes {shape_text(old)} and {shape_text(new)} contradict each other")
+        full += numbers
+        target += wanted
     return np.broadcast_to(parameter, full).reshape(target)
 
 

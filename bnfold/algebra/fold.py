@@ -67,9 +67,9 @@ class _Folding:
             refusal = site.refusal
             if not refusal and not chosen(index, site):
                 refusal = Refusal("not-selected", "it was left out on request")
+                self.locked.update(site.nodes)
             if refusal:
                 self.outcomes[index] = Outcome(site, refusal)
-                self.locked.update(site.nodes)
 
     def run(self) -> list[Outcome]:
         sweeps: list[tuple[Attempt, bool]] = [

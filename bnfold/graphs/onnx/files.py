@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from bnfold.errors import ModelError
 from bnfold.graphs.onnx import wire
@@ -41,6 +41,7 @@ def load(path: Path) -> Document:
         ) from None
     document.path = path
     check_header(document.model, str(path))
+    check_text(document.model, str(path))
     attach_external(document, path)
     return document
 
@@ -51,6 +52,21 @@ def check_header(model: onnx.ModelProto, where: str) -> None:
         raise ModelError(f"{where}: not a valid ONNX file: it holds no graph; export the model again")
     if not model.opset_import:
         raise ModelError(f"{where}: not a valid ONNX model: it does not say which opset it uses; export it again")
+
+
+def check_text(model: onnx.ModelProto, where: str) -> None:
+    """Raises ModelError for a model with a name or text that is no UTF-8: reading it anywhere would fail."""
+    try:
+        _read_text(model)
+    except UnicodeDecodeError:
+        raise ModelError(f"{where}: not a valid ONNX model: a text in it is no UTF-8; export it again") from None
+
+
+def _read_text(message: Message) -> None:
+    for descriptor, value in message.ListFields():  # decodes
+        if descriptor.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
+                _read_text(inner)
 
 
 def refuse_external(document: Document, where: str) -> None:

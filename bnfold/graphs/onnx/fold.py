@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
 
@@ -61,17 +61,22 @@ def fold_document(document: Document, where: str, options: FoldOptions) -> tuple
 
 
 def _with_functions(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
-    """Fold with the functions as they are and with them written out; the latter is kept only if more sites fold."""
-    as_it_is, flat = copied(document), inlined(document)
-    best = (_fold(as_it_is, where, options), as_it_is)
+    """Fold with the functions as they are, or written out at their calls where fewer sites stay then.
+
+    That is decided without `without`, whose places mean the sites of the form decided on.
+    """
+    whole = replace(options, without=frozenset())
+    flat = inlined(document)
     if flat is not None:
-        sites = _fold(flat, where, options)
-        if sum(site.folded for site in sites) > sum(site.folded for site in best[0]):
-            best = (sites, flat)
-    sites, chosen = best
-    if any(site.folded for site in sites):
-        document.model, document.payloads = chosen.model, chosen.payloads
-    return sites
+        kept = [sum(not site.folded for site in _fold(copied(form), where, whole)) for form in (document, flat)]
+        if kept[1] < kept[0]:
+            original = document.model
+            document.model = flat.model
+            sites = _fold(document, where, options)
+            if not any(site.folded for site in sites):
+                document.model = original
+            return sites
+    return _fold(document, where, options)
 
 
 def _fold(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:

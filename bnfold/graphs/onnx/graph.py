@@ -116,7 +116,7 @@ class OnnxGraph:
         known = self.constants.known(node.inputs[like])
         if known is None:
             return Refusal("computed-weight", "the type of a new constant is not known")
-        return _made(array, known, "").refusal()
+        return _made(array, known, "a new bias").refusal()
 
     # What a plan does.
 

@@ -35,6 +35,7 @@ def open_model(model: Any) -> Opened:
     if isinstance(model, onnx.ModelProto):
         files.check_header(model, "the model")
         document = from_proto(model)
+        files.check_text(document.model, "the model")
         files.refuse_external(document, "the model")
         return Opened(document, model.graph.name or "the model", to_proto)
     if type(model).__module__.partition(".")[0] == "onnx_ir" and type(model).__name__ == "Model":

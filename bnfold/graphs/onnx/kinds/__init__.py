@@ -69,7 +69,12 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
     if lacking:
         return ops.Opaque("unsupported", f"{node.op} lacks its {lacking}; the model is not valid")
     attributes = Attributes(node)
-    kind = entry.read(node, attributes, facts)
+    try:
+        kind = entry.read(node, attributes, facts)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # An operator that contradicts itself (a step of 0, an axis that is not there) is none that can be folded through;
+        # what is wrong with it is for the runtime to say.
+        return ops.Opaque("unsupported", f"{node.op} contradicts itself ({error}); the model is not valid")
     left = attributes.unread()
     if left and not isinstance(kind, ops.Opaque):
         return ops.Opaque("unsupported", f"attribute '{left[0]}' of {node.op} is not understood")

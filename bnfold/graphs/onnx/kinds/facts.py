@@ -181,7 +181,10 @@ def no_rank(node: Node) -> ops.Opaque:
 
 
 def normalised(axes: Sequence[int], rank: int) -> tuple[int, ...]:
-    """Axes counted from the front, in ascending order."""
+    """Axes counted from the front, in ascending order. Raises IndexError for one that is not there."""
+    for axis in axes:
+        if not -rank <= axis < rank:
+            raise IndexError(f"axis {axis} of a value of rank {rank}")
     return tuple(sorted(axis % rank if rank else axis for axis in axes))
 
 

@@ -27,7 +27,8 @@ def _convolution(node: Node, attributes: Attributes, facts: Facts, transposed: b
     if weight is None:
         return facts.why_not(input_at(node, 1))
     bias = input_at(node, 2)
-    if bias is not None and facts.floating(bias) is None:
+    held = facts.floating(bias)
+    if bias is not None and held is None:
         return facts.why_not(bias)
     rank = len(weight.shape)
     spatial = rank - 2
@@ -36,6 +37,8 @@ def _convolution(node: Node, attributes: Attributes, facts: Facts, transposed: b
     group = attributes.get("group", 1)
     taps = dict(zip(_TAP, weight.shape[2:], strict=False))
     split = weight.shape[0] // group
+    if held is not None and held.folded_shape != (weight.shape[1] * group if transposed else weight.shape[0],):
+        raise ValueError(f"a bias of shape {held.folded_shape} for a weight of shape {weight.shape}")
     if group < 1 or split * group != weight.shape[0]:
         return Opaque("unsupported", f"{weight.shape[0]} channels do not fall into {group} groups")
     w = ("gi", "o") if transposed else ("go", "i")
@@ -111,8 +114,11 @@ def _gemm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     if len(constant.shape) != 2:
         return Opaque("unsupported", "a Gemm of a weight that is no matrix is not understood")
     c = input_at(node, 2)
-    if c is not None and facts.floating(c) is None:
+    held = facts.floating(c)
+    if c is not None and held is None:
         return facts.why_not(c)
+    if held is not None and "n" in w and held.folded_shape[-1:] not in ((), (1,), (constant.shape[w.index("n")],)):
+        raise ValueError(f"a bias of shape {held.folded_shape} for a weight of shape {constant.shape}")
     return Linear(
         data=data,
         weight=weight,

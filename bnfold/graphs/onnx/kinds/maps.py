@@ -59,6 +59,9 @@ def _transpose(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
         if shape is None:
             return no_rank(node)
         perm = range(len(shape))[::-1]
+    shape = facts.shape(node.inputs[0])
+    if shape is not None and sorted(perm) != list(range(len(shape))):
+        raise ValueError(f"perm {list(perm)} for a value of rank {len(shape)}")
     return _map(Permute(tuple(perm)))
 
 
@@ -225,6 +228,8 @@ def _space_to_depth(node: Node, attributes: Attributes, facts: Facts) -> ops.Kin
     if x is None or len(x) != 4 or not isinstance(x[1], int):
         return no_rank(node)
     n, c, h, w = x
+    if any(isinstance(size, int) and size % block for size in (h, w)):
+        return Opaque("unsupported", f"an image of {h} x {w} does not fall into blocks of {block} x {block}")
     rows, columns = _parts(h, block), _parts(w, block)
     inner: Shape = (n, c, rows, block, columns, block)
     perm = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
