@@ -23,6 +23,9 @@ FLOAT, DOUBLE, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto
 MOST_ELEMENTS, LARGEST, MOST_RANK = 3000, 1e4, 6
 
 
+SIGNED = ("gamma+", "var", "positive")  # roles of constants without negative elements
+
+
 class RejectedError(Exception):
     """What was tried does not make a valid node here."""
 
@@ -215,9 +218,11 @@ class Builder:
         """The name of a constant of floating point numbers: shared, plain or in disguise."""
         elem_type = like.elem_type if isinstance(like, Var) else like or self.options.elem_type
         array = rounded(np.asarray(array, np.float64), elem_type)
+        # Whatever has the shape may be read again, but for roles that need a sign.
+        role = role if role in SIGNED else ""
         key = (elem_type, array.shape, role)
         known = [name for holder, name in self.shared.pool.get(key, ()) if self.reaches(holder)]
-        if role and known and self.chance(self.options.share):
+        if known and self.chance(self.options.share):
             return str(self.pick(known))
         name = self.disguised(array, elem_type) if self.chance(self.options.disguise) else self.initializer(array, elem_type)
         holder = self
@@ -253,6 +258,9 @@ class Builder:
                 self._arithmetic,
                 self._halves,
                 self._filled,
+                self._gathered,
+                self._cut,
+                self._computed,
             ]
         )
         return spelling(array, elem_type)
@@ -305,6 +313,29 @@ class Builder:
             return self.made("ConstantOfShape", [self.integers(*array.shape)], value=_tensor("", value, elem_type))
         shape = self.made("Shape", [self.initializer(array, elem_type)])
         return self.made("Expand", [self.initializer(value.reshape(()), elem_type), shape])
+
+    def _gathered(self, array: Array, elem_type: int) -> str:
+        if array.ndim == 0:
+            return self.made("Identity", [self.initializer(array, elem_type)])
+        order = self.rng.permutation(array.shape[0])
+        source = np.empty_like(array)
+        source[order] = array
+        return self.made("Gather", [self.initializer(source, elem_type), self.integers(*map(int, order))], axis=0)
+
+    def _cut(self, array: Array, elem_type: int) -> str:
+        """A piece of a larger constant."""
+        if array.ndim == 0 or self.opset < 10:
+            return self.made("Identity", [self.initializer(array, elem_type)])
+        axis = self.integer(0, array.ndim - 1)
+        source = np.concatenate([array, array], axis)
+        ends = [self.integers(size) for size in (array.shape[axis], 2 * array.shape[axis])]
+        return self.made("Slice", [self.initializer(source, elem_type), *ends, self.integers(axis)])
+
+    def _computed(self, array: Array, elem_type: int) -> str:
+        """The root of squares, where the elements have one sign: nearly the array."""
+        if np.any(array <= 0) or elem_type in (HALF, BFLOAT):
+            return self.made("Identity", [self.initializer(array, elem_type)])
+        return self.made("Sqrt", [self.initializer(array * array, elem_type)])
 
     def graph(self, name: str, outputs: Sequence[onnx.ValueInfoProto], inputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
         listed = [

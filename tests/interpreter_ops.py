@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from interpreter_recurrent import gru, lstm, rnn
 from interpreter_windows import average_pool, conv, conv_transpose, max_pool, resize, upsample
 
 Array = np.ndarray[Any, Any]
@@ -35,12 +36,17 @@ def _given(attributes: Attributes, inputs: Sequence[Any], name: str, position: i
     return list(attributes[name]) if name in attributes else None
 
 
-def _batch_norm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
+def _batch_norm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> list[Array]:
     x = inputs[0]
     gamma, beta, mean, var = (p.reshape([-1 if axis == 1 else 1 for axis in range(x.ndim)]) for p in inputs[1:5])
+    statistics = []
     if attributes.get("training_mode"):
-        raise NotImplementedError("BatchNormalization in training mode")
-    return gamma * (x - mean) / np.sqrt(var + attributes.get("epsilon", 1e-5)) + beta
+        axes, momentum = tuple(axis for axis in range(x.ndim) if axis != 1), attributes.get("momentum", 0.9)
+        batch = [x.mean(axes, keepdims=True), x.var(axes, keepdims=True)]
+        statistics = [(old * momentum + new * (1 - momentum)).ravel() for old, new in zip((mean, var), batch, strict=True)]
+        mean, var = batch
+    eps = np.float32(attributes.get("epsilon", 1e-5))  # the default, too, is a float32
+    return [gamma * (x - mean) / np.sqrt(var + eps) + beta, *statistics[: count - 1]]
 
 
 def _gemm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
@@ -53,7 +59,7 @@ def _gemm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> 
 
 
 def _einsum(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
-    return np.einsum(attributes["equation"].decode(), *inputs)
+    return np.einsum(attributes["equation"].decode().replace(" ", ""), *inputs)
 
 
 def _softmax(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
@@ -82,7 +88,8 @@ def _reduced(reduce: Callable[..., Array]) -> Operator:
         axes = _given(attributes, inputs, "axes", 1)
         if not axes and attributes.get("noop_with_empty_axes"):
             return inputs[0]
-        return reduce(inputs[0], axis=tuple(axes) if axes else None, keepdims=bool(attributes.get("keepdims", 1)))
+        axis = tuple(axes) if axes else tuple(range(inputs[0].ndim))
+        return reduce(inputs[0], axis=axis, keepdims=bool(attributes.get("keepdims", 1)))
 
     return run
 
@@ -101,8 +108,8 @@ def _pad(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> A
     widths = [(0, 0)] * x.ndim
     for axis, before, after in zip(axes, pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True):
         widths[axis] = (before, after)
-    if any(width < 0 for pair in widths for width in pair):
-        raise NotImplementedError("Pad by a negative width")
+    cut = [slice(max(0, -a), size - max(0, -b)) for size, (a, b) in zip(x.shape, widths, strict=True)]
+    x, widths = x[tuple(cut)], [(max(0, a), max(0, b)) for a, b in widths]
     return np.pad(x, widths, constant_values=value) if mode == "constant" else np.pad(x, widths, mode=mode)
 
 
@@ -187,10 +194,10 @@ def _space_to_depth(attributes: Attributes, inputs: list[Any], opset: int, count
     return np.concatenate(parts, 1)
 
 
-def _dropout(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
+def _dropout(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> list[Array]:
     if len(inputs) > 2 and inputs[2]:
         raise NotImplementedError("Dropout in training mode")
-    return inputs[0]
+    return [inputs[0], np.ones(inputs[0].shape, bool)][:count]
 
 
 def _cast(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
@@ -235,10 +242,12 @@ OPERATORS: dict[str, Operator] = {
     "Expand": _plain(_expand),
     "Flatten": _flatten,
     "Gather": _gather,
+    "GRU": gru,
     "Gemm": _gemm,
     "GlobalAveragePool": _globally(np.mean),
     "GlobalMaxPool": _globally(np.max),
     "Identity": _plain(lambda x: x),
+    "LSTM": lstm,
     "LeakyRelu": _leaky_relu,
     "MatMul": _plain(np.matmul),
     "MaxPool": max_pool,
@@ -247,6 +256,7 @@ OPERATORS: dict[str, Operator] = {
     "PRelu": _plain(lambda x, slope: np.where(x < 0, slope * x, x)),
     "Pad": _pad,
     "Pow": _plain(np.power),
+    "RNN": rnn,
     "Reciprocal": _plain(np.reciprocal),
     "ReduceMax": _reduced(np.max),
     "ReduceMean": _reduced(np.mean),

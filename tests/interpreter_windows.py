@@ -83,9 +83,8 @@ def average_pool(attributes: Attributes, inputs: list[Any], opset: int, count: i
     return total / weight
 
 
-def max_pool(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
-    if count > 1:
-        raise NotImplementedError("indices of a MaxPool")
+def max_pool(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> list[Array]:
+    """The maxima; in place of their indices, which nothing may read, zeros."""
     x, kernel = inputs[0], attributes["kernel_shape"]
     stride, dilation, pads, extent = _windows(attributes, x.shape[2:], kernel)
     beyond = _beyond(x.shape[2:], kernel, stride, dilation, pads, extent)
@@ -96,7 +95,7 @@ def max_pool(attributes: Attributes, inputs: list[Any], opset: int, count: int) 
         y = np.maximum(y, x[(..., *_view(tap, dilation, stride, extent))])
     if np.isneginf(y).any():
         raise ValueError("a window of the MaxPool holds nothing")
-    return y
+    return [y, np.zeros(y.shape, np.int64)][:count]
 
 
 def _view(tap: Sequence[int], dilation: Sequence[int], stride: Sequence[int], extent: Sequence[int]) -> tuple[slice, ...]:

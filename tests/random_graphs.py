@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF, Builder, Options, RejectedError, Shared, Var
 from onnx import TensorProto, helper
-from random_linears import affine_chain, batch_norm, linear, norm
+from random_linears import affine_chain, batch_norm, linear, norm, recurrent
 from random_passers import PASSERS, homogeneous
 
 Array = np.ndarray[Any, Any]
@@ -94,7 +94,7 @@ def source(b: Builder) -> Var:
     known = b.vars if b.parent is None else b.visible()
     known = [var for var in known if var.elem_type in NAMES and var.rank >= 1 and var.worlds[0].dtype.kind == "f"]
     fresh = [var for var in known if not var.reads]
-    return b.pick(fresh[-3:]) if fresh and b.chance(0.8) else b.pick(known)
+    return b.pick(fresh[-3:]) if fresh and b.chance(0.9) else b.pick(known)
 
 
 def between(b: Builder, x: Var, most: int = 3) -> Var:
@@ -120,14 +120,16 @@ def above(b: Builder, x: Var) -> Var:
 def below(b: Builder, x: Var) -> Var:
     """A BatchNorm above, one or two linear operators below."""
     y = between(b, norm(b, between(b, x, 1)))
-    if b.chance(0.2):
+    for _ in range(b.pick([0, 0, 0, 1, 2])):
         linear(b, y)
-    return linear(b, y)
+    return recurrent(b, y) if y.rank == 3 and b.chance(0.4) else linear(b, y)
 
 
 def split_way(b: Builder, x: Var) -> Var:
     """Linear, homogeneous, BatchNorm, linear: the scale may go one way and the shift the other."""
-    return linear(b, batch_norm(b, homogeneous(b, linear(b, x))))
+    y = batch_norm(b, homogeneous(b, linear(b, x)))
+    other = like(b, y)
+    return linear(b, b.one(b.pick(["Add", "Sub", "Sum"]), [y, other] if b.chance(0.5) else [other, y]))
 
 
 def joined(b: Builder, x: Var) -> Var:
@@ -172,8 +174,8 @@ def gated(b: Builder, x: Var) -> Var:
     if y.rank >= 3 and b.chance(0.7):
         gate = b.one("GlobalAveragePool", [gate])
     gate = b.one("Sigmoid", [gate])
-    op = b.pick(["Mul", "Mul", "Div"])
-    y = b.one(op, [gate, y] if op == "Mul" and b.chance(0.5) else [y, gate])
+    op = b.pick(["Mul", "Mul", "Div", "Add", "Sub"])
+    y = b.one(op, [gate, y] if op != "Div" and b.chance(0.5) else [y, gate])
     return norm(b, y) if b.chance(0.7) else linear(b, y)
 
 

@@ -17,7 +17,7 @@ def linear(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
         choices += [gemm, gemm]
     if x.rank >= 2 and (x.dims[-1] is not None or x.dims[-2] is not None):
         choices += [matmul, matmul]
-    if x.rank >= 2 and not same_shape and b.opset >= 12 and x.dims[-1] is not None:
+    if 2 <= x.rank <= 5 and not same_shape and b.opset >= 12 and x.dims[-1] is not None:
         choices.append(einsum)
     if not choices:
         raise RejectedError("no linear operator fits")
@@ -87,7 +87,7 @@ def conv_transpose(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
         attributes["strides"] = [b.integer(1, 2) for _ in kernel]
     if b.chance(0.2):
         attributes["dilations"] = [b.integer(1, 2) for _ in kernel]
-    which = b.pick(["none", "pads", "border", "auto", "extra"], [4, 2, 2, 1, 1])
+    which = b.pick(["none", "pads", "border", "auto", "extra", "shape"], [4, 2, 2, 1, 1, 1])
     if which == "pads":
         attributes["pads"] = [b.integer(0, k - 1) for _ in range(2) for k in kernel]
     elif which == "border":
@@ -99,6 +99,8 @@ def conv_transpose(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
     elif which == "extra":
         attributes["strides"] = [2] * len(kernel)
         attributes["output_padding"] = [b.integer(0, 1) for _ in kernel]
+    elif which == "shape" and None not in x.dims:
+        attributes["output_shape"] = [size or 1 for size in x.dims[2:]]
     weight = _weights(b, x, channels, outer, *kernel, fan=channels)
     return b.one("ConvTranspose", [x, weight, *_bias(b, x, outer * group)], **attributes)
 
@@ -155,12 +157,45 @@ def matmul(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
 
 
 def einsum(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
-    letters = "abcde"[: x.rank - 1]
+    """A contraction over one or two axes of x, the weight on either side, the result in any order of axes."""
+    letters = "abcdef"[: x.rank]
+    static = [i for i, size in enumerate(x.dims) if size is not None]
+    summed = {letters[b.pick(static)] for _ in range(b.pick([1, 1, 2]))}
+    kept = [letter for letter in letters if letter not in summed]
+    along = [letter for letter in kept if x.dims[letters.index(letter)] is not None and b.chance(0.15)]
     outer = b.integer(1, 4)
-    equation, shape = b.pick(
-        [(f"{letters}k,kn->{letters}n", (x.dims[-1], outer)), (f"{letters}k,nk->n{letters}", (outer, x.dims[-1]))]
-    )
-    return b.one("Einsum", [x, _weights(b, x, *shape, fan=shape[0])], equation=equation)
+    w = [*summed, *along, "n"]
+    w = [w[i] for i in b.rng.permutation(len(w))]
+    y = [*kept, "n"]
+    y = y if b.chance(0.6) else [y[i] for i in b.rng.permutation(len(y))]
+    shape = [outer if letter == "n" else x.dims[letters.index(letter)] or 1 for letter in w]
+    weight = _weights(b, x, *shape, fan=max(shape))
+    if b.chance(0.2):
+        return b.one("Einsum", [weight, x], equation=f"{''.join(w)},{letters}->{''.join(y)}", like=1)
+    return b.one("Einsum", [x, weight], equation=f"{letters},{''.join(w)} -> {''.join(y)}")
+
+
+def recurrent(b: Builder, x: Var) -> Var:
+    """LSTM, GRU or RNN over (steps, batch, features), as it is read by the next operator."""
+    if x.rank != 3 or x.dims[2] is None:
+        raise RejectedError("no sequence")
+    op, gates = b.pick([("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+    hidden, directions, features = b.integer(1, 3), b.pick([1, 1, 2]), x.dims[2]
+    inputs: list[Any] = [
+        x,
+        _weights(b, x, directions, gates * hidden, features, fan=features),
+        _weights(b, x, directions, gates * hidden, hidden, fan=hidden),
+    ]
+    if b.chance(0.6):
+        inputs.append(b.constant(b.normal(directions, 2 * gates * hidden), x))
+    attributes: dict[str, Any] = {"hidden_size": hidden, "direction": "bidirectional" if directions == 2 else None}
+    if op == "GRU":
+        attributes["linear_before_reset"] = b.pick([None, 1])
+    if directions == 1 and b.chance(0.2):
+        attributes["direction"] = "reverse"
+    y, *_ = b.add(op, inputs, b.pick([1, 2]), **attributes)
+    b.vars.append(y)
+    return y
 
 
 def norm(b: Builder, x: Var) -> Var:
@@ -199,7 +234,14 @@ def batch_norm(b: Builder, x: Var) -> Var:
         attributes["spatial"] = b.pick([None, 1])
     if b.opset >= 14:
         attributes["training_mode"] = b.pick([None, 0])
-    y = b.one("BatchNormalization", [x, *parameters], **attributes)
+    if b.chance(0.02):  # not for the fold: a parameter that is computed
+        computed = b.add("ReduceMean", [x], axes=[0, *range(2, x.rank)], keepdims=0) if b.opset < 18 else []
+        parameters[1] = computed[0].name if computed else parameters[1]
+    elif b.opset >= 14 and b.chance(0.02):  # nor is this: statistics of the batch
+        attributes["training_mode"] = 1
+        outputs = b.pick([1, 3])
+    y, *_ = b.add("BatchNormalization", [x, *parameters], outputs, **attributes)
+    b.vars.append(y)
     if b.opset < 14 and b.chance(0.1):
         b.nodes[-1].output.extend([""] * 4)
     return y

@@ -17,6 +17,10 @@ def identity(b: Builder, x: Var) -> Var:
 
 
 def dropout(b: Builder, x: Var) -> Var:
+    if b.chance(0.15):  # with its mask, which nobody reads
+        y, _ = b.add("Dropout", [x], 2)
+        b.vars.append(y)
+        return y
     if b.opset >= 12:
         inputs: list[Any] = [x]
         if b.chance(0.4):
@@ -92,7 +96,8 @@ def _reshaped(b: Builder, x: Var, target: list[int | None], sources: list[int | 
         unknown = []
     if unknown or (b.chance(0.1) and None not in said and -1 not in said):
         return _computed_reshape(b, x, said, sources)
-    return b.one("Reshape", [x, b.integers(*(size for size in said if size is not None))])
+    allowzero = 1 if b.opset >= 14 and 0 not in said and b.chance(0.1) else None
+    return b.one("Reshape", [x, b.integers(*(size for size in said if size is not None))], allowzero=allowzero)
 
 
 def _computed_reshape(b: Builder, x: Var, said: list[int | None], sources: list[int | None]) -> Var:
@@ -141,9 +146,11 @@ def slice_(b: Builder, x: Var) -> Var:
     size = min(world.shape[axis] for world in x.worlds)
     start = b.integer(0, size - 1)
     end = b.pick([2**31 - 1, b.integer(start + 1, size), -1])
-    step = b.pick([1, 1, 2, -1])
+    step = b.pick([1, 1, 2, -1, -2])
     if step < 0:
-        start, end = b.pick([(-1, -(2**31)), (size - 1, -(2**31))])
+        start, end = b.pick([(-1, -(2**31)), (size - 1, -(2**31)), (size + 3, 0), (-1, -size - 1)])
+    elif b.chance(0.2):
+        start, end = -size - b.integer(0, 2), size + b.integer(-1, 2)
     told = axis - x.rank if b.chance(0.3) else axis
     if b.opset >= 10:
         more = [b.integers(told), b.integers(step)] if step != 1 or b.chance(0.5) else [b.integers(told)]
@@ -160,7 +167,7 @@ def split(b: Builder, x: Var) -> Var:
     size = x.dims[axis] or 1
     count = b.pick([n for n in (2, 2, 3) if n <= size])
     told = axis - x.rank if b.chance(0.2) and b.opset >= 11 else axis
-    if size % count == 0 and b.chance(0.4):
+    if (size % count == 0 or b.opset >= 18) and b.chance(0.4):
         more = {"num_outputs": count} if b.opset >= 18 else {}
         parts = b.add("Split", [x], count, axis=told, **more)
     else:
@@ -227,6 +234,10 @@ def pool(b: Builder, x: Var) -> Var:
     if x.rank < 3:
         raise RejectedError("nothing to pool")
     average = b.chance(0.6)
+    if not average and b.chance(0.1):  # with its indices, which nobody reads
+        y, _ = b.add("MaxPool", [x], 2, kernel_shape=[1] * (x.rank - 2))
+        b.vars.append(y)
+        return y
     kernel = [b.integer(1, 3) for _ in range(x.rank - 2)]
     attributes: dict[str, Any] = {"kernel_shape": kernel}
     if b.chance(0.5):
@@ -255,6 +266,9 @@ def global_pool(b: Builder, x: Var) -> Var:
 
 def reduce(b: Builder, x: Var) -> Var:
     op = b.pick(["ReduceMean", "ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
+    if b.chance(0.05):  # no axes: all, or none
+        noop = 1 if b.opset >= (13 if op == "ReduceSum" else 18) and b.chance(0.7) else None
+        return b.one(op, [x], noop_with_empty_axes=noop)
     axes = [b.integer(0, x.rank - 1)] if b.chance(0.5) else list(range(2, x.rank)) or [x.rank - 1]
     axes = [axis - x.rank if b.opset >= 11 and b.chance(0.2) else axis for axis in axes]
     keepdims = b.pick([None, 0, 1])
@@ -268,6 +282,9 @@ def pad(b: Builder, x: Var) -> Var:
     smallest = [min(world.shape[axis] for world in x.worlds) for axis in range(x.rank)]
     axes = [axis for axis in range(x.rank) if b.chance(0.4)] or [x.rank - 1]
     widths = {axis: [b.integer(0, min(2, smallest[axis] - 1)) for _ in range(2)] for axis in axes}
+    if mode in ("constant", None) and b.chance(0.15):  # which cuts
+        axis = b.pick(axes)
+        widths[axis][b.integer(0, 1)] = -b.integer(0, smallest[axis] - 1)
     if b.opset >= 18 and b.chance(0.4):
         flat = [widths[axis][side] for side in (0, 1) for axis in axes]
         return b.one("Pad", [x, b.integers(*flat), None, b.integers(*axes)], mode=mode)
@@ -283,6 +300,8 @@ def resize(b: Builder, x: Var) -> Var:
         raise RejectedError("no image")
     mode = b.pick(["nearest", "linear", "cubic"] if x.rank == 4 else ["nearest", "linear"])
     factors = [1.0, 1.0, *(b.pick([2.0, 1.0, 1.5, 0.5]) for _ in range(x.rank - 2))]
+    if b.chance(0.1):
+        factors[1] = 2.0
     scales = b.initializer(np.asarray(factors, np.float32), FLOAT)
     if b.opset < 9:
         return b.one("Upsample", [x], scales=factors, mode=b.pick(["nearest", "linear"]))
@@ -300,6 +319,9 @@ def resize(b: Builder, x: Var) -> Var:
     if b.opset >= 13 and b.chance(0.3) and x.is_static:
         sizes = [math.floor((size or 1) * factor) for size, factor in zip(x.dims, factors, strict=True)]
         return b.one("Resize", [x, None, None, b.integers(*sizes)], **attributes)
+    if b.opset >= 18 and b.chance(0.2):
+        some = b.initializer(np.asarray(factors[2:], np.float32), FLOAT)
+        return b.one("Resize", [x, None, some], axes=b.pick([[2, 3], [-2, -1]]) if x.rank == 4 else [2], **attributes)
     roi = None if b.opset >= 13 else b.initializer(np.zeros(0, np.float32), FLOAT)
     return b.one("Resize", [x, roi, scales], **attributes)
 
@@ -324,6 +346,19 @@ def opaque(b: Builder, x: Var) -> Var:
             return b.one(op, [x], min=-0.5, max=0.9)
         return b.one(op, [x, b.constant(-0.5, x), b.constant(0.9, x)])
     return b.one(op, [x], axis=b.pick([None, x.rank - 1])) if op == "Softmax" else b.one(op, [x])
+
+
+def enlarging(b: Builder, x: Var) -> Var:
+    """A constant that gives the value another shape, or a Sum with one, or a constant divided by the value."""
+    which = b.pick(["more axes", "longer", "sum", "reciprocal"])
+    if which == "reciprocal":
+        return b.one("Div", [b.constant(b.normal(), x), b.one("Sigmoid", [x])], like=1)
+    if which == "sum":
+        return b.one("Sum", [x, b.constant(b.normal(), x), *([x] if b.chance(0.2) else [])])
+    op = b.pick(["Add", "Mul", "Sub"])
+    if which == "more axes":
+        return b.one(op, [x, b.constant(b.normal(1, *[1] * x.rank), x)])
+    return b.one(op, [x, b.constant(b.normal(*(b.integer(2, 3) if size == 1 else 1 for size in x.dims)), x)])
 
 
 def constant_bias(b: Builder, x: Var) -> Var:
@@ -358,4 +393,5 @@ PASSERS: list[tuple[Passer, float]] = [
     (homogeneous, 1.5),
     (opaque, 0.5),
     (constant_bias, 0.7),
+    (enlarging, 0.3),
 ]

@@ -212,12 +212,17 @@ def test_bytes_of_any_kind_are_no_model(path_of_damage: Path, data: bytes) -> No
     assert_one_line(caught.value, path_of_damage)
 
 
-def test_a_name_that_is_no_text_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", [b"\x42\x01w", b"\x22\x04Conv", b"\x12\x01N"], ids=["a weight", "an operator", "a size"]
+)
+@pytest.mark.parametrize("kind", ["path", "ModelProto"])
+def test_a_text_that_is_no_utf8_is_refused(kind: str, text: bytes, path: Path) -> None:
     data = parse(CONV, "float").SerializeToString()
-    at = data.index(b"\x42\x01w") + 2
-    path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
-    with pytest.raises(ModelError, match="not a valid ONNX file"):
-        files.load(path)
+    assert text in data
+    path.write_bytes(data.replace(text, text[:-1] + b"\xff"))
+    model = path if kind == "path" else onnx.ModelProto.FromString(path.read_bytes())
+    with pytest.raises(ModelError, match=r"not a valid ONNX (file|model): "):
+        bnfold.fold(model)
 
 
 def test_two_weights_of_one_name_are_refused(path: Path) -> None:

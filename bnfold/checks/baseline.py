@@ -106,23 +106,27 @@ class Baseline:
         return (*words, *drawn, *left_out)
 
     def _add(self, feed: Feed, may_scale: bool) -> None:
-        if may_scale and not self._is_sound(feed):
-            gentler = (scaled(feed, self.session.inputs, factor) for factor in _GENTLER)
-            feed = next((candidate for candidate in gentler if self._is_sound(candidate)), feed)
+        if may_scale and not (self._is_finite(feed) and self._is_firm(feed)):
+            feed = self._gentler(feed)
         self.answers(feed)
         self.feeds.append(feed)
 
-    def _is_sound(self, feed: Feed) -> bool:
-        """Whether the original's answers are finite and, for a large feed, hold still."""
-        answers = self.answers(feed)
-        if not all(np.isfinite(array).all() for array in answers.values() if array.dtype.kind == "f"):
-            return False
+    def _gentler(self, feed: Feed) -> Feed:
+        """The largest version that gives finite and firm answers, or else finite ones, or else `feed`."""
+        versions = [feed, *(scaled(feed, self.session.inputs, factor) for factor in _GENTLER)]
+        finite = [version for version in versions if self._is_finite(version)]
+        return next((version for version in finite if self._is_firm(version)), finite[0] if finite else feed)
+
+    def _is_finite(self, feed: Feed) -> bool:
+        return all(np.isfinite(array).all() for array in self.answers(feed).values() if array.dtype.kind == "f")
+
+    def _is_firm(self, feed: Feed) -> bool:
+        """Whether rounding leaves the original's answers to a large feed where they are; no other is asked for that."""
         if not feed.large:
             return True
-        moves = self.movement(feed, _GLANCE)
         return all(
             gap.problem is None and gap.max_abs <= _FIRM * self._tolerances[name].bound(gap.max_ref)
-            for name, gap in moves.items()
+            for name, gap in self.movement(feed, _GLANCE).items()
             if name in self._tolerances
         )
 

@@ -1,7 +1,7 @@
 """Original, folded model and the original once more, as a control, taking turns on one provider at one level.
 
-The order of turns is random, so that whatever else the machine does hits all three alike. The time is cut into segments;
-sessions are opened anew between them, where that is cheap, because every opening has its own luck with memory.
+The order of turns is random, so that whatever else the machine does hits all three alike. The time is cut into
+segments; sessions are opened anew between them, where that is cheap: every opening has its own luck with memory.
 
 ONNX Runtime's worker threads spin while they wait, unless told to sleep. On a machine that others use too, spinning
 threads lose their cores in the middle of a run, and what is timed is the scheduler: runs have been seen to take six

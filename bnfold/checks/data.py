@@ -56,17 +56,17 @@ def _read(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
     if path.suffix not in (".npy", ".npz"):
         raise UsageError(f"input data {path}: give a .npy or .npz file")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            if len(inputs) != 1:
-                names = ", ".join(info.name for info in inputs)
-                raise UsageError(f"input data {path}: the model has {len(inputs)} inputs, so give a .npz with {names}")
-            return {inputs[0].name: loaded}
-        with loaded:
-            return {key: loaded[key] for key in loaded.files}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.ndarray):
+                return {key: loaded[key] for key in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UsageError(f"input data {path} cannot be read: {reason}") from None
+    if len(inputs) != 1:
+        names = ", ".join(info.name for info in inputs)
+        raise UsageError(f"input data {path}: the model has {len(inputs)} inputs, so give a .npz with {names}")
+    return {inputs[0].name: loaded}
 
 
 def _check_names(path: Path, arrays: Mapping[str, Array], names: Sequence[str]) -> None:

@@ -69,5 +69,6 @@ def _neighbours(dtype: str, values: Array, rng: np.random.Generator) -> Array:
         grow = up | (values == 0)
         moved = bfloat16.from_bits(np.where(grow, bits + 1, bits - 1).astype(np.uint16))
     else:
-        moved = np.nextafter(values, np.where(up, np.inf, -np.inf).astype(values.dtype))
+        with np.errstate(over="ignore"):
+            moved = np.nextafter(values, np.where(up, np.inf, -np.inf).astype(values.dtype))
     return np.where(np.isfinite(values) & np.isfinite(moved), moved, values)

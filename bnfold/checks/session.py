@@ -186,7 +186,8 @@ def open_session(
     """Load `model` on `provider`, given by ORT's name, with graph optimisations off or at their highest level.
 
     `tf32` lets NVIDIA GPUs round float32 factors to 10 bits of mantissa. `deterministic` asks for kernels that give the
-    same bits each time. `spinning` lets worker threads wait busily inside a run, which is ORT's default. `label` is what error messages call the model.
+    same bits each time. `spinning` lets worker threads wait busily inside a run, which is ORT's default. `label` is
+    what error messages call the model.
 
     Raises:
         ModelError: if ORT cannot load the model.

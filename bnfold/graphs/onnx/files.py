@@ -55,18 +55,16 @@ def check_header(model: onnx.ModelProto, where: str) -> None:
 
 
 def check_text(model: onnx.ModelProto, where: str) -> None:
-    """Raises ModelError for a model with a name or text that is no UTF-8: reading it anywhere would fail."""
-    try:
-        _read_text(model)
-    except UnicodeDecodeError:
-        raise ModelError(f"{where}: not a valid ONNX model: a text in it is no UTF-8; export it again") from None
-
-
-def _read_text(message: Message) -> None:
-    for descriptor, value in message.ListFields():  # decodes
-        if descriptor.message_type is not None:
-            for inner in [value] if isinstance(value, Message) else value:
-                _read_text(inner)
+    """Raises ModelError for a model with a name or text that is no UTF-8; protobuf gives those as bytes."""
+    waiting: list[Message] = [model]
+    while waiting:
+        for descriptor, value in waiting.pop().ListFields():
+            if descriptor.message_type is not None:
+                waiting.extend([value] if isinstance(value, Message) else value)
+            elif descriptor.type == descriptor.TYPE_STRING:
+                texts = [value] if isinstance(value, str | bytes) else value
+                if not all(isinstance(text, str) for text in texts):
+                    raise ModelError(f"{where}: not a valid ONNX model: a text in it is no UTF-8; export it again")
 
 
 def refuse_external(document: Document, where: str) -> None:

@@ -36,6 +36,11 @@ class OnnxGraph:
         self.scopes = index_model(document.model, where)
         self.shapes = Shapes(document.model, self.scopes)
         self.constants = Constants(document, self.shapes, freeze_initializers)
+        # Inference does not see constants that are computed, or that lie outside of a body: it is told what they are.
+        found = {value: known for value in self.shapes.unknown() if (known := self.constants.known(value))}
+        if found:
+            self.shapes.learn({value: (known.elem_type, known.folded_shape) for value, known in found.items()})
+            self.constants = Constants(document, self.shapes, freeze_initializers)
         self.facts = Facts(self.shapes, self.constants)
         self._kinds: dict[Node, ops.Kind] = {}
         self._names = {name for scope in self.all_scopes() for name in scope.values}

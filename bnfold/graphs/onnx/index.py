@@ -17,7 +17,7 @@ from bnfold.errors import ModelError
 _LOOKERS = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Value:
     """A value of one scope. `tensor` is the initializer that it is (or is by default, where it is an input too)."""
 
@@ -31,8 +31,11 @@ class Value:
     readers: dict[tuple[Node, int], None] = field(default_factory=dict)
     lookers: dict[tuple[Node, int], None] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<value {self.name}>"
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, repr=False)
 class Node:
     """A node of one scope, with the values that it reads and makes; None stands for an empty optional one."""
 
@@ -41,6 +44,9 @@ class Node:
     inputs: list[Value | None] = field(default_factory=list)
     outputs: list[Value | None] = field(default_factory=list)
     changed: bool = False
+
+    def __repr__(self) -> str:
+        return f"<node {self.name} ({self.op})>"
 
     @property
     def op(self) -> str:
@@ -59,7 +65,7 @@ class Node:
         return self.scope.opsets.get(self.domain, 0)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Scope:
     """One graph or function body: its nodes in file order and its values by name."""
 

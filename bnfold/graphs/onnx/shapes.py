@@ -14,14 +14,22 @@ import onnx.shape_inference
 from bnfold.algebra.axes import Shape
 from bnfold.graphs.onnx.index import Scope, Value
 
+_POOLS_RIGHT_FROM = 22
+_HIDDEN = "bnfold.hidden"
+
 
 class Shapes:
     """What is known about each value; a shape is None where not even the rank is known."""
 
     def __init__(self, model: onnx.ModelProto, scopes: list[Scope]) -> None:
         self._known: dict[Value, tuple[int, Shape | None]] = {}
-        inferred = _inferred(model)
-        self._read(scopes[0], inferred.graph)
+        self._scopes = scopes
+        self._blank = onnx.ModelProto()
+        self._blank.CopyFrom(model)
+        _forget(self._blank.graph)
+        self._infer()
+        if _mask_pools(self._blank.graph, self._inferred.graph, _opset(model)):
+            self._infer()
 
     def shape(self, value: Value) -> Shape | None:
         return self._known.get(value, (0, None))[1]
@@ -35,6 +43,25 @@ class Shapes:
         if old in self._known:
             self._known[new] = self._known[old]
 
+    def unknown(self) -> list[Value]:
+        """The values that operators make and whose rank is not known."""
+        values = (value for scope in self._scopes[:1] for body in scope.walk() for value in body.values.values())
+        return [value for value in values if value.producer is not None and self.shape(value) is None]
+
+    def learn(self, found: dict[Value, tuple[int, Shape]]) -> None:
+        """Infer once more, with these element types and shapes told beforehand."""
+        self._tell(self._scopes[0], self._blank.graph, found)
+        self._infer()
+
+    def _infer(self) -> None:
+        """Let onnx infer what follows from what the messages hold."""
+        try:
+            self._inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(self._blank, data_prop=True)
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            self._inferred = self._blank
+        self._known.clear()
+        self._read(self._scopes[0], self._inferred.graph)
+
     def _read(self, scope: Scope, graph: onnx.GraphProto) -> None:
         for tensor in graph.initializer:
             value = scope.values.get(tensor.name)
@@ -44,11 +71,15 @@ class Shapes:
             value = scope.values.get(info.name)
             if value is not None and value not in self._known and info.type.HasField("tensor_type"):
                 self._known[value] = _of_type(info.type.tensor_type)
-        bodies = iter(scope.bodies)
-        for node in graph.node:
-            for attribute in node.attribute:
-                for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                    self._read(next(bodies), body)
+        for body, inner in zip(scope.bodies, _bodies(graph), strict=True):
+            self._read(body, inner)
+
+    def _tell(self, scope: Scope, graph: onnx.GraphProto, found: dict[Value, tuple[int, Shape]]) -> None:
+        for value, (elem_type, shape) in found.items():
+            if value.scope is scope:
+                graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, elem_type, shape))
+        for body, inner in zip(scope.bodies, _bodies(graph), strict=True):
+            self._tell(body, inner, found)
 
 
 def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
@@ -63,16 +94,18 @@ def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
     return tensor.elem_type, tuple(sizes)
 
 
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with value_info for every value that inference reaches."""
-    blank = onnx.ModelProto()
-    blank.CopyFrom(model)
-    _forget(blank.graph)
-    try:
-        inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(blank, data_prop=True)
-        return inferred
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return blank
+def _opset(model: onnx.ModelProto) -> int:
+    return max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
+
+
+def _bodies(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    """The graphs inside the nodes of a graph, in the order in which `index` meets them."""
+    return [
+        body
+        for node in graph.node
+        for attribute in node.attribute
+        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    ]
 
 
 def _forget(graph: onnx.GraphProto) -> None:
@@ -80,7 +113,33 @@ def _forget(graph: onnx.GraphProto) -> None:
     kept = [info for info in graph.value_info if info.name in foreign]
     del graph.value_info[:]
     graph.value_info.extend(kept)
+    for body in _bodies(graph):
+        _forget(body)
+
+
+def _mask_pools(graph: onnx.GraphProto, inferred: onnx.GraphProto, opset: int) -> bool:
+    """Take back what inference says of pools that round up, below opset 22; returns whether there were any.
+
+    It counts a last window that would begin outside of the input, which the standard and the runtimes leave out (seen
+    with onnx 1.23: kernel 1, stride 2, 4 elements gives 3 instead of 2). Such a pool is hidden from it behind a
+    foreign domain, with an output whose batch and channels are those inferred and whose other sizes are not known.
+    """
+    masked = False
+    infos = {info.name: info for info in inferred.value_info}
+    infos.update({info.name: info for info in inferred.output})
     for node in graph.node:
-        for attribute in node.attribute:
-            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _forget(body)
+        rounds_up = any(item.name == "ceil_mode" and item.i for item in node.attribute)
+        if opset >= _POOLS_RIGHT_FROM or not rounds_up or node.domain not in ("", "ai.onnx"):
+            continue
+        masked = True
+        node.domain = _HIDDEN
+        for name in node.output:
+            if name in infos:
+                info = onnx.ValueInfoProto()
+                info.CopyFrom(infos[name])
+                for dim in info.type.tensor_type.shape.dim[2:]:
+                    dim.Clear()
+                graph.value_info.append(info)
+    for body, inner in zip(_bodies(graph), _bodies(inferred), strict=True):
+        masked |= _mask_pools(body, inner, opset)
+    return masked

@@ -34,8 +34,8 @@ def open_model(model: Any) -> Opened:
         return Opened(files.load(path), str(path), to_proto)
     if isinstance(model, onnx.ModelProto):
         files.check_header(model, "the model")
+        files.check_text(model, "the model")
         document = from_proto(model)
-        files.check_text(document.model, "the model")
         files.refuse_external(document, "the model")
         return Opened(document, model.graph.name or "the model", to_proto)
     if type(model).__module__.partition(".")[0] == "onnx_ir" and type(model).__name__ == "Model":

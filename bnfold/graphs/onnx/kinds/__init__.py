@@ -72,8 +72,8 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
     try:
         kind = entry.read(node, attributes, facts)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # An operator that contradicts itself (a step of 0, an axis that is not there) is none that can be folded through;
-        # what is wrong with it is for the runtime to say.
+        # An operator that contradicts itself (a step of 0, an axis that is not there) is left alone; what is wrong with
+        # it is for the runtime to say.
         return ops.Opaque("unsupported", f"{node.op} contradicts itself ({error}); the model is not valid")
     left = attributes.unread()
     if left and not isinstance(kind, ops.Opaque):

@@ -17,7 +17,6 @@ from bnfold.graphs.onnx.constants import Constants, Known
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.shapes import Shapes
 
-
 # Elementwise operators: of one computed operand, and of two.
 _UNARY = {
     *(
