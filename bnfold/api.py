@@ -89,10 +89,10 @@ def inspect(
     options = fold_options(only, skip, freeze_initializers, assume_eval)
     opened = open_model(model)
     document = opened.document
-    checksum = files.sha256(document.path) if document.path is not None else None
+    sha256 = files.sha256(document.path) if document.path is not None else None
     before = count(document.model, files.nbytes(document))
     sites = fold_document(document, opened.name, options)
-    source = _describe(document, checksum() if checksum else None)
+    source = _describe(document, sha256() if sha256 else None)
     return Report(bnfold.__version__, source, sites, before, count(document.model))
 
 
@@ -109,14 +109,17 @@ def convert(
     simplify: bool = False,
     save_as_external_data: bool | None = None,
     force: bool = False,
+    checksum: bool | None = None,
     options: CheckOptions | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Fold a model, verify the result against it, measure both, and write the result.
 
     `source` is a path, or a model as `fold` takes it; `output` defaults to the source's stem + ".folded.onnx" beside
-    it. The target appears only when all is well, in one rename. `options` say how to verify and measure
-    (`CheckOptions`); `progress` is called with the name of a stage and the fraction of it that is done.
+    it. The target appears only when all is well, in one rename. `checksum` asks for the source's SHA-256 in the report;
+    None stands for yes where the run verifies or measures, which takes much longer than a checksum. `options` say how
+    to verify and measure (`CheckOptions`); `progress` is called with the name of a stage and the fraction of it that is
+    done.
 
     Raises:
         UsageError: if the options contradict each other or the machine.
@@ -129,7 +132,8 @@ def convert(
     checks = _check_options(options) if verify or bench else None
     chosen = fold_options(only, skip, freeze_initializers, assume_eval)
     document = open_model(source).document
-    checksum = files.sha256(document.path) if document.path is not None else None
+    wanted = checks is not None if checksum is None else checksum
+    sha256 = files.sha256(document.path) if wanted and document.path is not None else None
     before = count(document.model, files.nbytes(document))
     with folder_beside(target) as folder:
         given = simplified(source, folder / "simplified") if simplify else source
@@ -138,7 +142,7 @@ def convert(
             attempt, verification = job.verified(checks, progress)
         else:
             attempt, verification = job.attempt(), None
-        described = _describe(document, checksum() if checksum else None)
+        described = _describe(document, sha256() if sha256 else None)
         report = Report(bnfold.__version__, described, attempt.sites, before, attempt.after, verification=verification)
         if verification is not None and not verification.passed:
             raise EquivalenceError(_difference(target, verification), report)

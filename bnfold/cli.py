@@ -162,6 +162,7 @@ def convert(
                 simplify=simplify,
                 save_as_external_data=save_as_external_data or None,
                 force=force,
+                checksum=True if reports else None,
                 options=options,
                 progress=progress,
             )

@@ -19,7 +19,7 @@ from onnx.checker import ValidationError
 
 Array = np.ndarray[Any, Any]
 
-FLOAT, DOUBLE, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16
+FLOATING = FLOAT, DOUBLE, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16
 MOST_ELEMENTS, LARGEST, MOST_RANK = 3000, 1e4, 6
 
 
@@ -158,6 +158,9 @@ class Builder:
         return self.append(node, inputs, like)
 
     def append(self, node: onnx.NodeProto, inputs: Sequence[Var | str | None], like: int = 0) -> list[Var]:
+        types = {item.elem_type for item in inputs if isinstance(item, Var)} & set(FLOATING)
+        if len(types) > 1 and node.op_type != "Cast":
+            raise RejectedError(f"{node.op_type}: two element types")
         seen = self.seen()
         try:
             if node.op_type not in ("If", "Loop"):  # their bodies have been checked node by node

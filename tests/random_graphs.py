@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF, Builder, Options, RejectedError, Shared, Var
 from onnx import TensorProto, helper
-from random_linears import affine_chain, batch_norm, linear, norm, recurrent
+from random_linears import batch_norm, linear, norm, recurrent
 from random_passers import PASSERS, homogeneous
 
 Array = np.ndarray[Any, Any]
@@ -80,7 +80,7 @@ def _inputs(b: Builder) -> dict[str, tuple[str | int, ...]]:
 def _grow(b: Builder, depth: int = 0) -> None:
     """One motif more, if it fits."""
     motifs: list[Callable[[Builder, Var], Any]] = [
-        above, above, above, below, below, split_way, joined, joined, gated, single, single, twice_read, body,
+        *[above] * 5, *[below] * 4, split_way, joined, joined, joined, gated, single, twice_read, body,
     ]
     try:
         with b.attempt():
@@ -142,12 +142,37 @@ def joined(b: Builder, x: Var) -> Var:
 
 
 def like(b: Builder, x: Var) -> Var:
-    """Another value of the same shape: of the same operator on the same input with other weights, or of a new one."""
+    """Another value of the same shape: what the operators that made it make with other constants, or any there is."""
     if b.chance(0.1):
         others = [var for var in b.visible() if var is not x and same_shape(var, x)]
         if others:
             return b.pick(others)
-    return linear(b, x, same_shape=True)
+    return twin(b, x) if b.chance(0.9) else linear(b, x, same_shape=True)
+
+
+def twin(b: Builder, x: Var) -> Var:
+    """The operator that made a value, once more, with new constants of the same shapes; through a bias too."""
+    made = {output: node for node in b.nodes for output in node.output}
+    computed = {var.name: var for var in b.visible()}
+    node = made.get(x.name)
+    if node is None or any(attribute.HasField("g") for attribute in node.attribute) or len(node.output) > 1:
+        raise RejectedError("nothing to repeat")
+    inputs: list[Any] = []
+    for name in node.input:
+        if name in computed:
+            above = computed[name]
+            through = node.op_type == "Add" and above.name in made
+            inputs.append(twin(b, above) if through and same_shape(above, x) else above)
+        elif name:
+            values = b.seen()[name][0]
+            if values.dtype.kind != "f":
+                raise RejectedError("a constant that is not of floating point numbers")
+            inputs.append(b.constant(b.normal(*values.shape) * np.abs(values).mean(), x))
+        else:
+            inputs.append(None)
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    at = next(i for i, item in enumerate(inputs) if isinstance(item, Var))
+    return b.one(node.op_type, inputs, like=at, **attributes)
 
 
 def same_shape(a: Var, b: Var) -> bool:
@@ -268,7 +293,8 @@ def loop(b: Builder, x: Var) -> Var:
         y = inner.one("Add", [y, other])
     y = inner.one("Tanh", [y])
     go_on = inner.one("Identity", [names[1]])
-    given = [(names[0], TensorProto.INT64, []), (names[1], TensorProto.BOOL, []), (state.name, x.elem_type, None)]
+    told = [*x.dims] if b.chance(0.5) else None
+    given = [(names[0], TensorProto.INT64, []), (names[1], TensorProto.BOOL, []), (state.name, x.elem_type, told)]
     graph = inner.graph(
         b.shared.name("body"),
         [
@@ -286,7 +312,7 @@ def loop(b: Builder, x: Var) -> Var:
 def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int, ...]]) -> RandomModel:
     """Choose the outputs, and put everything into a model."""
     made = [var for var in b.vars if var not in b.inputs and any(var.name in node.output for node in b.nodes)]
-    outputs = [var for var in made if (not var.reads and b.chance(0.95)) or (var.reads and b.chance(0.08))]
+    outputs = [var for var in made if (not var.reads and b.chance(0.95)) or (var.reads and b.chance(0.05))]
     if not outputs:
         outputs = made[-1:] or [b.one("Identity", [b.inputs[0]])]
     infos = []
@@ -319,7 +345,7 @@ def reordered(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     out.CopyFrom(model)
     waiting = list(model.graph.node)
     made = {name for node in waiting for name in node.output if name}
-    needs = [{name for name in _reads(node) if name in made} for node in waiting]
+    needs = [{name for name in reads(node) if name in made} for node in waiting]
     order: list[onnx.NodeProto] = []
     done: set[str] = set()
     left = list(range(len(waiting)))
@@ -334,14 +360,14 @@ def reordered(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     return out
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
+def reads(node: onnx.NodeProto) -> set[str]:
     """What a node reads, through its bodies too."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
             for inner in graph.node:
-                names |= _reads(inner)
+                names |= reads(inner)
     return names
 
 
-__all__ = ["RandomModel", "affine_chain", "random_model", "reordered"]
+

@@ -246,11 +246,13 @@ def test_the_report_of_a_conversion_says_what_was_read_and_written(tmp_path: Pat
     assert (onnx.load(target).ir_version, onnx.load(target).opset_import[0].version) == (7, 15)
 
 
-def test_a_conversion_without_verification_says_the_same_of_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checksum", [None, False, True])
+def test_a_conversion_without_verification_computes_a_checksum_on_request(checksum: bool, tmp_path: Path) -> None:
     save(tmp_path / "a.onnx")
-    report = convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    report = convert(tmp_path / "a.onnx", tmp_path / "b.onnx", checksum=checksum)
     assert report.verification is None
-    assert report.source.sha256 == hashlib.sha256((tmp_path / "a.onnx").read_bytes()).hexdigest()
+    expected = hashlib.sha256((tmp_path / "a.onnx").read_bytes()).hexdigest()
+    assert report.source.sha256 == (expected if checksum else None)
 
 
 def test_a_model_in_memory_is_converted_to_a_path_that_is_named(tmp_path: Path) -> None:

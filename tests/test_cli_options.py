@@ -94,8 +94,15 @@ def test_convert_passes_defaults_that_are_those_of_the_api(api: Install) -> None
         "simplify": False,
         "save_as_external_data": None,
         "force": False,
+        "checksum": None,
         "options": CheckOptions(),
     }
+
+
+def test_a_report_is_to_have_the_checksum_of_the_source(api: Install, tmp_path: Path) -> None:
+    seen = api("convert", REPORT)
+    assert run("convert", "in.onnx", "--report", tmp_path / "r.json").exit_code == 0
+    assert seen["checksum"] is True
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from bnfold.algebra.axes import Shape
 from bnfold.graphs.onnx.index import Scope, Value
 
 _POOLS_RIGHT_FROM = 22
+_POOLS = ("AveragePool", "LpPool", "MaxPool")
 _HIDDEN = "bnfold.hidden"
 
 
@@ -26,9 +27,9 @@ class Shapes:
         self._scopes = scopes
         self._blank = onnx.ModelProto()
         self._blank.CopyFrom(model)
-        _forget(self._blank.graph)
+        _forget(self._blank.graph, scopes[0])
         self._infer()
-        if _mask_pools(self._blank.graph, self._inferred.graph, _opset(model)):
+        if _opset(model) < _POOLS_RIGHT_FROM and _mask_pools(self._blank.graph, self._inferred.graph, scopes[0]):
             self._infer()
 
     def shape(self, value: Value) -> Shape | None:
@@ -71,14 +72,14 @@ class Shapes:
             value = scope.values.get(info.name)
             if value is not None and value not in self._known and info.type.HasField("tensor_type"):
                 self._known[value] = _of_type(info.type.tensor_type)
-        for body, inner in zip(scope.bodies, _bodies(graph), strict=True):
+        for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
             self._read(body, inner)
 
     def _tell(self, scope: Scope, graph: onnx.GraphProto, found: dict[Value, tuple[int, Shape]]) -> None:
         for value, (elem_type, shape) in found.items():
             if value.scope is scope:
                 graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, elem_type, shape))
-        for body, inner in zip(scope.bodies, _bodies(graph), strict=True):
+        for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
             self._tell(body, inner, found)
 
 
@@ -108,16 +109,16 @@ def _bodies(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     ]
 
 
-def _forget(graph: onnx.GraphProto) -> None:
+def _forget(graph: onnx.GraphProto, scope: Scope) -> None:
     foreign = {name for node in graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
     kept = [info for info in graph.value_info if info.name in foreign]
     del graph.value_info[:]
     graph.value_info.extend(kept)
-    for body in _bodies(graph):
-        _forget(body)
+    for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
+        _forget(inner, body)
 
 
-def _mask_pools(graph: onnx.GraphProto, inferred: onnx.GraphProto, opset: int) -> bool:
+def _mask_pools(graph: onnx.GraphProto, inferred: onnx.GraphProto, scope: Scope) -> bool:
     """Take back what inference says of pools that round up, below opset 22; returns whether there were any.
 
     It counts a last window that would begin outside of the input, which the standard and the runtimes leave out (seen
@@ -128,8 +129,7 @@ def _mask_pools(graph: onnx.GraphProto, inferred: onnx.GraphProto, opset: int) -
     infos = {info.name: info for info in inferred.value_info}
     infos.update({info.name: info for info in inferred.output})
     for node in graph.node:
-        rounds_up = any(item.name == "ceil_mode" and item.i for item in node.attribute)
-        if opset >= _POOLS_RIGHT_FROM or not rounds_up or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in _POOLS or not any(item.name == "ceil_mode" and item.i for item in node.attribute):
             continue
         masked = True
         node.domain = _HIDDEN
@@ -140,6 +140,7 @@ def _mask_pools(graph: onnx.GraphProto, inferred: onnx.GraphProto, opset: int) -
                 for dim in info.type.tensor_type.shape.dim[2:]:
                     dim.Clear()
                 graph.value_info.append(info)
-    for body, inner in zip(_bodies(graph), _bodies(inferred), strict=True):
-        masked |= _mask_pools(body, inner, opset)
+    if scope.bodies:
+        for body, inside, known in zip(scope.bodies, _bodies(graph), _bodies(inferred), strict=True):
+            masked |= _mask_pools(inside, known, body)
     return masked
