@@ -15,6 +15,7 @@ from typing import Protocol
 
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.edits import Append, Drop, Node, Plan, Supply
+from bnfold.algebra.ops import ConstAffine
 from bnfold.algebra.plan import Graph, Site, plan_backward, plan_forward, plan_merge, plan_split
 
 Attempt = Callable[[Graph, Site], Plan | Refusal]
@@ -121,9 +122,13 @@ class _Folding:
     def _merge(self, graph: Graph, site: Site) -> Plan | Refusal:
         """A merge into another site alone: an operator that becomes a site by it would be one that is never tried."""
         plan = plan_merge(graph, site)
-        if isinstance(plan, Plan) and any(self.graph.scales(node) and node not in self.owner for node in plan.into):
+        if isinstance(plan, Plan) and any(self._multiplies(node) and node not in self.owner for node in plan.into):
             return Refusal("conflict", "the operator above it is no BatchNorm")
         return plan
+
+    def _multiplies(self, node: Node) -> bool:
+        kind = self.graph.kind(node)
+        return isinstance(kind, ConstAffine) and kind.absorber.scale is not None
 
     def _try(self, index: int, attempt: Attempt) -> Refusal | None:
         """Fold one site one way; None when it is done."""

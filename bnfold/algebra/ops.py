@@ -95,12 +95,14 @@ class Absorber:
 class ConstAffine:
     """`y = scale * x + shift` with constant parameters: BatchNormalization; Mul, Add, Sub, Div, Neg by constants.
 
-    x has y's shape, so that the operator can be left out when its affine goes elsewhere.
+    x has y's shape, so that the operator can be left out when its affine goes elsewhere. `factors` is how many factors
+    its constant spells, equal or not: more than one make it a normalisation rather than a rescaling.
     """
 
     data: int
     affine: Affine
     absorber: Absorber
+    factors: int = 1
 
 
 @dataclass(frozen=True)

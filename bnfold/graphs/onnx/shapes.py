@@ -8,6 +8,8 @@ for one number; a size that inference does not know is None.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx.shape_inference
 
@@ -30,7 +32,10 @@ class Shapes:
         _forget(self._blank.graph, scopes[0])
         self._infer()
         if _opset(model) < _POOLS_RIGHT_FROM and _mask_pools(self._blank.graph, self._inferred.graph, scopes[0]):
+            self._blank.opset_import.add(domain=_HIDDEN, version=1)
             self._infer()
+            while _mask_pools(self._blank.graph, self._inferred.graph, scopes[0]):
+                self._infer()
 
     def shape(self, value: Value) -> Shape | None:
         return self._known.get(value, (0, None))[1]
@@ -45,9 +50,9 @@ class Shapes:
             self._known[new] = self._known[old]
 
     def unknown(self) -> list[Value]:
-        """The values that operators make and whose rank is not known."""
+        """The values that operators make and of which not every size is a known number."""
         values = (value for scope in self._scopes[:1] for body in scope.walk() for value in body.values.values())
-        return [value for value in values if value.producer is not None and self.shape(value) is None]
+        return [value for value in values if value.producer is not None and not _is_static(self.shape(value))]
 
     def learn(self, found: dict[Value, tuple[int, Shape]]) -> None:
         """Infer once more, with these element types and shapes told beforehand."""
@@ -81,6 +86,10 @@ class Shapes:
                 graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, elem_type, shape))
         for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
             self._tell(body, inner, found)
+
+
+def _is_static(shape: Shape | None) -> bool:
+    return shape is not None and all(isinstance(size, int) for size in shape)
 
 
 def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
@@ -119,28 +128,45 @@ def _forget(graph: onnx.GraphProto, scope: Scope) -> None:
 
 
 def _mask_pools(graph: onnx.GraphProto, inferred: onnx.GraphProto, scope: Scope) -> bool:
-    """Take back what inference says of pools that round up, below opset 22; returns whether there were any.
+    """Take back what inference says wrongly of pools that round up, below opset 22; returns whether there were any.
 
     It counts a last window that would begin outside of the input, which the standard and the runtimes leave out (seen
     with onnx 1.23: kernel 1, stride 2, 4 elements gives 3 instead of 2). Such a pool is hidden from it behind a
     foreign domain, with an output whose batch and channels are those inferred and whose other sizes are not known.
     """
     masked = False
-    infos = {info.name: info for info in inferred.value_info}
-    infos.update({info.name: info for info in inferred.output})
+    infos = {info.name: info for info in [*inferred.input, *inferred.value_info, *inferred.output]}
     for node in graph.node:
-        if node.op_type not in _POOLS or not any(item.name == "ceil_mode" and item.i for item in node.attribute):
+        if node.op_type not in _POOLS or node.domain == _HIDDEN or not _rounds_up_wrongly(node, infos):
             continue
         masked = True
         node.domain = _HIDDEN
-        for name in node.output:
-            if name in infos:
-                info = onnx.ValueInfoProto()
-                info.CopyFrom(infos[name])
-                for dim in info.type.tensor_type.shape.dim[2:]:
-                    dim.Clear()
-                graph.value_info.append(info)
+        info = onnx.ValueInfoProto()
+        info.CopyFrom(infos[node.output[0]])
+        for dim in info.type.tensor_type.shape.dim[2:]:
+            dim.Clear()
+        graph.value_info.append(info)
     if scope.bodies:
         for body, inside, known in zip(scope.bodies, _bodies(graph), _bodies(inferred), strict=True):
             masked |= _mask_pools(inside, known, body)
     return masked
+
+
+def _rounds_up_wrongly(node: onnx.NodeProto, infos: Mapping[str, onnx.ValueInfoProto]) -> bool:
+    """Whether the last window that inference counts begins outside of the input and its padding in front."""
+    attributes = {item.name: item for item in node.attribute}
+    if "ceil_mode" not in attributes or not attributes["ceil_mode"].i:
+        return False
+    shapes = [
+        _of_type(infos[name].type.tensor_type)[1] if name in infos else None for name in (node.input[0], node.output[0])
+    ]
+    x, y = shapes
+    if x is None or y is None:
+        return False
+    spatial = len(x) - 2
+    strides = list(attributes["strides"].ints) if "strides" in attributes else [1] * spatial
+    pads = list(attributes["pads"].ints) if "pads" in attributes else [0] * 2 * spatial
+    return any(
+        isinstance(size, int) and isinstance(count, int) and (count - 1) * stride >= size + pad
+        for size, count, stride, pad in zip(x[2:], y[2:], strides, pads, strict=False)
+    )

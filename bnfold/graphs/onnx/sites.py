@@ -1,9 +1,9 @@
 """The sites of a model: its BatchNorms, and the chains of operators that spell the same affine map.
 
 A chain is a maximal run of Mul, Add, Sub, Div and Neg of a computed value by constants, each read by the next alone,
-in which at least one factor varies along an axis: a bias, a scalar rescaling or the offset of an activation is no
-normalisation. A bias behind a MatMul belongs to the MatMul. Where a factor would enlarge what a linear
-operator makes, the site is listed and refused.
+in which at least one constant factor has several elements: a bias, a scalar rescaling or the offset of an activation
+is no normalisation. A bias behind a MatMul belongs to the MatMul. Where a factor would enlarge what a linear operator
+makes, the site is listed and refused.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def find_sites(scopes: list[Scope], kind: Callable[[Node], ops.Kind], facts: Fac
 
 
 def scales(kind: ops.Kind) -> bool:
-    """Whether an affine node multiplies by more than one number."""
-    return isinstance(kind, ops.ConstAffine) and kind.affine.scale.size > 1
+    """Whether an affine node has a factor per channel, say."""
+    return isinstance(kind, ops.ConstAffine) and kind.factors > 1
 
 
 def _in_scope(scope: Scope, kind: Callable[[Node], ops.Kind], facts: Facts) -> Iterator[Site]:

@@ -51,7 +51,7 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     with np.errstate(over="ignore", invalid="ignore"):
         scale = gamma / np.sqrt(var + eps)
         shift = beta - mean * scale
-    return ConstAffine(0, Affine.along(1, scale, shift, len(shape)), Absorber(scale=1, shift=2, axis=1))
+    return ConstAffine(0, Affine.along(1, scale, shift, len(shape)), Absorber(scale=1, shift=2, axis=1), gamma.size)
 
 
 def _add(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -93,10 +93,10 @@ def _binary(node: Node, facts: Facts, op: str) -> ops.Kind:
 def _by_constant(op: str, position: int, constant: Known, rank: int) -> ConstAffine:
     c, data = constant.float64(), 1 - position
     if op == "Mul":
-        return ConstAffine(data, Affine.of(c, 0.0, rank), Absorber(scale=position))
+        return ConstAffine(data, Affine.of(c, 0.0, rank), Absorber(scale=position), c.size)
     if op == "Div":
         with np.errstate(all="ignore"):
-            return ConstAffine(data, Affine.of(1 / c, 0.0, rank), Absorber(scale=position, inverse=True))
+            return ConstAffine(data, Affine.of(1 / c, 0.0, rank), Absorber(scale=position, inverse=True), c.size)
     if op == "Add":
         return ConstAffine(data, Affine.of(1.0, c, rank), Absorber(shift=position))
     if position == 1:  # x - c
