@@ -1,6 +1,8 @@
-"""Writes the generated parts of README.md: the table of reasons, from the code.
+"""Writes the generated parts of README.md: the table of reasons, from the code; the cost, from a run of cost.py.
 
-usage: python scripts/readme.py [--check]      (exit code 1 if README.md would change)
+usage: python scripts/readme.py                 the reasons
+       python scripts/readme.py --check         the same, but exit code 1 if README.md would change
+       python scripts/readme.py --cost FILE     what `python scripts/cost.py > FILE` printed
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ def with_section(text: str, name: str, body: str) -> str:
 def main() -> None:
     text = README.read_text()
     wanted = with_section(text, "reasons", reasons_table())
+    if "--cost" in sys.argv:
+        wanted = with_section(wanted, "cost", Path(sys.argv[sys.argv.index("--cost") + 1]).read_text().strip())
     if "--check" in sys.argv:
         sys.exit(text != wanted)
     README.write_text(wanted)
