@@ -141,3 +141,13 @@ def compact(parameter: Array) -> Array:
         if parameter.shape[axis] and bool((parameter == first).all()):
             parameter = first
     return parameter
+
+
+def as_vector(a: Affine, axis: int | None) -> Affine:
+    """The affine as one on a vector that runs along an axis; as it is, if the axis is None."""
+    return a if axis is None else Affine(vector(a.scale, axis), vector(a.shift, axis))
+
+
+def vector(parameter: Array, axis: int) -> Array:
+    """A parameter that varies along one axis alone, as an array of rank 1."""
+    return parameter.reshape(parameter.shape[axis])

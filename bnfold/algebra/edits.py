@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,3 +80,7 @@ class Plan:
     through: tuple[Node, ...]
     direction: Literal["backward", "forward", "split", "merged"] = "backward"
     added_bytes: int = 0
+
+
+Steps = Sequence[Step] | Refusal
+Read = Callable[[int], Array]  # position -> the constant at that input, in float64

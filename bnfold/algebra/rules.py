@@ -10,20 +10,16 @@ In the equations of this file `a(y) = s y + t`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from functools import singledispatch
 from itertools import pairwise
 
 import numpy as np
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Affine, Array, Refusal, varying
+from bnfold.algebra.affine import Affine, Array, Refusal, as_vector
 from bnfold.algebra.axes import Shape, carry_back, carry_forth, shape_text
-from bnfold.algebra.edits import Append, Drop, Edit, Node, Step, Supply
-
-Steps = Sequence[Step] | Refusal
-Read = Callable[[int], Array]  # position -> the constant at that input, in float64
+from bnfold.algebra.contraction import pull_linear, push_linear, push_recurrent
+from bnfold.algebra.edits import Drop, Node, Read, Step, Steps
 
 
 @singledispatch
@@ -126,18 +122,10 @@ def _absorbed(kind: ops.ConstAffine, a: Affine) -> Step | None:
         demands.append((kind.data, a.scaling()))
     else:
         scale = Affine(1 / a.scale, 0 * a.scale) if to.inverse else a.scaling()
-        demands.append((to.scale, _as_vector(scale, to.axis)))
+        demands.append((to.scale, as_vector(scale, to.axis)))
     if to.shift is not None:
-        demands.append((to.shift, _as_vector(Affine(a.scale, to.sign * a.shift), to.axis)))
+        demands.append((to.shift, as_vector(Affine(a.scale, to.sign * a.shift), to.axis)))
     return Step(tuple(demands), absorbs=True)
-
-
-def _as_vector(a: Affine, axis: int | None) -> Affine:
-    return a if axis is None else Affine(_vector(a.scale, axis), _vector(a.shift, axis))
-
-
-def _vector(parameter: Array, axis: int) -> Array:
-    return parameter.reshape(parameter.shape[axis])
 
 
 # Sum: s (x + y) + t = (s x + t) + s y: every operand gets the scale, one gets the shift.
@@ -309,60 +297,17 @@ def _homogeneous_refuses(kind: ops.Homogeneous, a: Affine) -> Refusal | None:
     return None
 
 
-# Linear: s (sum x w + b) + t = sum x (s w) + (s b + t). Along axes that w does not have but x has, x takes the scale.
+# Linear and Recurrent: the scale into the weight, the shift into the bias.
 
 
 @backward.register
 def _(kind: ops.Linear, node: Node, port: int, a: Affine) -> Steps:
-    letters = set("".join(kind.w))
-    onto_x = [axis for axis in varying(a.scale) if not _covers(letters, kind.y[axis])]
-    for axis in onto_x:
-        if kind.y[axis] not in kind.x or len(kind.y[axis]) != 1:
-            return Refusal("off-channel", f"the affine varies along axis {axis}, which the weight does not span")
-    if onto_x and len(varying(a.scale)) > len(onto_x):
-        return Refusal("off-channel", "the scale varies along an axis of the weight and along one of the input")
-    bias = _biased(kind, node, a)
-    if isinstance(bias, Refusal):
-        return bias
-    if onto_x:
-        scale = _transfer(a.scale, kind.y, kind.x)
-        share = (kind.data, Affine(scale, np.zeros((1,) * scale.ndim)))
-        beside = Refusal("off-channel", f"the affine varies along axis {onto_x[0]}, which the weight does not span")
-        return [Step((share, *bias.demands), bias.edits, otherwise=beside)]
-    scale = _onto_weight(a.scale, kind.y, kind)
-    share = (kind.weight, Affine(scale, np.zeros((1,) * scale.ndim)))
-    return [Step((share, *bias.demands), bias.edits, absorbs=True)]
-
-
-# Forward: sum (s x + t) w + b = sum x (s w) + (b + sum t w), where every tap of w meets an element of x.
+    return pull_linear(kind, node, a)
 
 
 @forward.register
 def _(kind: ops.Linear, node: Node, position: int, a: Affine, read: Read) -> Steps:
-    if position != kind.data:
-        return Refusal("computed-weight", "the value is the weight or the bias of a linear operator")
-    for axis in a.axes:
-        if not _covers(set("".join(kind.w)), kind.x[axis]):
-            return Refusal("off-channel", f"the affine varies along axis {axis}, which the weight does not span")
-    if a.has_shift and not kind.complete:
-        return Refusal("padded-shift", kind.incomplete_why)
-    scale = _onto_weight(a.scale, kind.x, kind)
-    demand = (kind.weight, Affine(scale, np.zeros((1,) * scale.ndim)))
-    done = Affine.identity(len(kind.y))
-    if not a.has_shift:
-        return [Step((demand,), outs=(done,), absorbs=True)]
-    total = _contracted(kind, read(kind.weight), a.shift)
-    shift = Affine(np.ones((1,) * total.ndim), total)
-    bias = _biased(kind, node, shift)
-    if isinstance(bias, Refusal):
-        return bias
-    here = Step((demand, *bias.demands), bias.edits, (done,), absorbs=True)
-    if kind.bias is not None:
-        return [here]
-    return [Step((demand,), outs=(shift,), absorbs=True), here]  # better a bias further down than a new one here
-
-
-# Recurrent: forward, the product with the input is linear; nothing passes upward through the gates.
+    return push_linear(kind, node, position, a, read)
 
 
 @backward.register
@@ -372,93 +317,4 @@ def _(kind: ops.Recurrent, node: Node, port: int, a: Affine) -> Steps:
 
 @forward.register
 def _(kind: ops.Recurrent, node: Node, position: int, a: Affine, read: Read) -> Steps:
-    if position != kind.data:
-        return Refusal("not-equivariant", "the value is a weight or a state of a recurrent layer")
-    if any(axis != 2 for axis in a.axes):
-        return Refusal("off-channel", "the affine varies along another axis than the features of a recurrent layer")
-    demands = [(kind.weight, Affine(a.scale, np.zeros((1, 1, 1))))]
-    edits: tuple[Edit, ...] = ()
-    if a.has_shift:
-        total = np.zeros((kind.directions, 2 * kind.rows))
-        total[:, : kind.rows] = (read(kind.weight) * a.shift).sum(axis=2)
-        if kind.present:
-            demands.append((kind.bias, Affine(np.ones((1, 1)), total)))
-        else:
-            edits = (Supply(node, kind.bias, total, kind.weight),)
-    return [Step(tuple(demands), edits, absorbs=True)]
-
-
-def _contracted(kind: ops.Linear, weight: Array, shift: Array) -> Array:
-    """`gain * sum(t w)`, aligned with y."""
-    letters = _letters(kind)
-    view = (weight * _onto_weight(shift, kind.x, kind)).reshape([kind.sizes[letter] for letter in letters])
-    kept = set("".join(kind.y))
-    summed = kind.gain * view.sum(axis=tuple(i for i, letter in enumerate(letters) if letter not in kept))
-    return _spread(summed, [letter for letter in letters if letter in kept], kind.y)
-
-
-def _biased(kind: ops.Linear, node: Node, a: Affine) -> Step | Refusal:
-    """The step that gives the bias `s b + t`, or a bias `t` where there was none."""
-    bias = kind.bias
-    if bias is None:
-        return Step(edits=(Append(node, a.shift, kind.weight),)) if a.has_shift else Step()
-    if bias.axis is not None:
-        if any(axis != bias.axis for axis in a.axes):
-            return Refusal("off-channel", "the affine varies along an axis that the bias does not span")
-        size = math.prod(kind.sizes[letter] for letter in kind.y[bias.axis])
-        if not bias.present:
-            vector = np.broadcast_to(_vector(a.shift, bias.axis), size)
-            return Step(edits=(Supply(node, bias.position, vector, kind.weight),)) if a.has_shift else Step()
-        return Step(((bias.position, _as_vector(a, bias.axis)),))
-    if not bias.present:
-        row = a.shift / bias.gain
-        edit: Edit = Supply(node, bias.position, row[0] if row.shape[0] == 1 else row, kind.weight)
-        return Step(edits=(edit,)) if a.has_shift else Step()
-    return Step(((bias.position, Affine(a.scale, a.shift / bias.gain)),))
-
-
-def _covers(letters: set[str], axis: str) -> bool:
-    return bool(axis) and set(axis) <= letters
-
-
-def _letters(kind: ops.Linear) -> list[str]:
-    """The indices of the weight, outermost first."""
-    return list("".join(kind.w))
-
-
-def _onto_weight(parameter: Array, axes: ops.Axes, kind: ops.Linear) -> Array:
-    """A parameter aligned with x or y, carried to the axes of the weight."""
-    letters = _letters(kind)
-    shape = dict.fromkeys(letters, 1)
-    order: list[str] = []
-    for axis in varying(parameter):
-        for letter in axes[axis]:
-            shape[letter] = kind.sizes[letter]
-            order.append(letter)
-    values = parameter.reshape([kind.sizes[letter] for letter in order])
-    values = values.transpose([order.index(letter) for letter in letters if letter in order])
-    view = values.reshape([shape[letter] for letter in letters])
-    out = []
-    for axis_letters in kind.w:
-        varies = any(shape[letter] > 1 for letter in axis_letters)
-        out += [kind.sizes[letter] if varies else 1 for letter in axis_letters]
-    view = np.broadcast_to(view, out)
-    sizes = iter(out)
-    return view.reshape([math.prod(next(sizes) for _ in axis_letters) for axis_letters in kind.w])
-
-
-def _spread(values: Array, letters: list[str], axes: ops.Axes) -> Array:
-    """An array over these indices, carried to axes that run over them; axes over other indices get size 1."""
-    order = [letter for axis in axes for letter in axis if letter in letters]
-    moved = values.transpose([letters.index(letter) for letter in order])
-    extent = dict(zip(order, moved.shape, strict=True))
-    return moved.reshape([math.prod(extent.get(letter, 1) for letter in axis) for axis in axes])
-
-
-def _transfer(parameter: Array, old: ops.Axes, new: ops.Axes) -> Array:
-    """A parameter carried from axes to other axes that run over the same single indices."""
-    where = {old[axis]: axis for axis in varying(parameter)}
-    order = [where[axis] for axis in new if axis in where]
-    shape = [parameter.shape[where[axis]] if axis in where else 1 for axis in new]
-    rest = [axis for axis in range(parameter.ndim) if axis not in order]
-    return parameter.transpose([*order, *rest]).reshape(shape)
+    return push_recurrent(kind, node, position, a, read)
