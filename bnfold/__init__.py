@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnfold.api import FoldResult, bench, convert, fold, inspect, verify
+    from bnfold.checks.options import CheckOptions
     from bnfold.errors import (
         BnfoldError,
         EquivalenceError,
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "bnfold.api": ("FoldResult", "bench", "convert", "fold", "inspect", "verify"),
+    "bnfold.checks.options": ("CheckOptions",),
     "bnfold.errors": (
         "BnfoldError",
         "EquivalenceError",
@@ -58,6 +60,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Accuracy",
     "BnfoldError",
+    "CheckOptions",
     "Counts",
     "EquivalenceError",
     "FoldResult",

@@ -2,8 +2,8 @@
 
 usage: python scripts/account.py FOLDER [--keep NAME=COUNT ...] [--bench]
 
-Exit code 1 if a model fails, does not pass verification, is refused by onnx.checker, or keeps another number of sites than
-`--keep` says (NAME is a file name without .onnx; other models are to keep none).
+Exit code 1 if a model fails, does not pass verification, is refused by onnx.checker, or keeps another number of sites
+than `--keep` says (NAME is a file name without .onnx; other models are to keep none).
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 usage: python scripts/scaling.py [FOLDER]
 
-First: planning and applying on chains of Conv and BatchNorm, 10,000 and 20,000 nodes, in turns; the ratio is to stay near 2.
-Then, for every .onnx file in FOLDER: planning and applying against `onnx.save(onnx.load(path))`, in turns, as a ratio of
-medians of one run. Times are this machine's and mean nothing elsewhere.
+First: planning and applying on chains of Conv and BatchNorm, 10,000 and 20,000 nodes, in turns; the ratio is to stay
+near 2. Then, for every .onnx file in FOLDER: planning and applying against `onnx.save(onnx.load(path))`, in turns, as
+a ratio of medians of one run. Times are this machine's and mean nothing elsewhere.
 """
 
 from __future__ import annotations

@@ -19,7 +19,12 @@ from onnx.checker import ValidationError
 
 Array = np.ndarray[Any, Any]
 
-FLOATING = FLOAT, DOUBLE, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16
+FLOATING = FLOAT, DOUBLE, HALF, BFLOAT = (
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+)
 MOST_ELEMENTS, LARGEST, MOST_RANK = 3000, 1e4, 6
 
 
@@ -68,12 +73,13 @@ class Options:
 
 @dataclass
 class Shared:
-    """What all graphs of one model share: the generator, options, names in use, and constants that may be read again."""
+    """What all graphs of one model share: the generator, options, names, and constants that may be read again."""
 
     rng: np.random.Generator
     options: Options
     count: int = 0
     pool: dict[tuple[int, tuple[int, ...], str], list[tuple[Builder, str]]] = field(default_factory=dict)
+    functions: list[onnx.FunctionProto] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.context = type(onnx.checker.DEFAULT_CONTEXT)()
@@ -108,6 +114,8 @@ class Builder:
 
     def integer(self, low: int, high: int) -> int:
         """From `low` to `high`, both included."""
+        if low > high:
+            raise RejectedError("no number to choose")
         return int(self.rng.integers(low, high + 1))
 
     def normal(self, *shape: int) -> Array:
@@ -148,8 +156,10 @@ class Builder:
             root = root.parent
         return len(root.inputs[0].worlds)
 
-    def add(self, op: str, inputs: Sequence[Var | str | None], outputs: int = 1, *, like: int = 0, **attributes: Any) -> list[Var]:
-        """A node and what it makes; `like` is the input whose element type the result has. RejectedError if it fails."""
+    def add(
+        self, op: str, inputs: Sequence[Var | str | None], outputs: int = 1, *, like: int = 0, **attributes: Any
+    ) -> list[Var]:
+        """A node and what it makes, in the element type of the input `like`; RejectedError if it is not valid."""
         names = [item.name if isinstance(item, Var) else item or "" for item in inputs]
         made = [self.shared.name("v") for _ in range(outputs)]
         attributes = {name: value for name, value in attributes.items() if value is not None}
@@ -163,10 +173,12 @@ class Builder:
             raise RejectedError(f"{node.op_type}: two element types")
         seen = self.seen()
         try:
-            if node.op_type not in ("If", "Loop"):  # their bodies have been checked node by node
+            if not node.domain and node.op_type not in ("If", "Loop", "Scan"):  # bodies are checked node by node
                 onnx.checker.check_node(node, self.shared.context)
             results = [
-                run_node(node, {name: values[world] for name, values in seen.items()}, self.opset)
+                run_node(
+                    node, {name: values[world] for name, values in seen.items()}, self.opset, self.shared.functions
+                )
                 for world in range(self.worlds)
             ]
         except (ValueError, IndexError, ZeroDivisionError, NotImplementedError, ValidationError) as error:
@@ -202,6 +214,7 @@ class Builder:
         graphs: list[Builder] = [self]
         while graphs[-1].parent is not None:
             graphs.append(graphs[-1].parent)
+        functions = len(self.shared.functions)
         marks = [(g, len(g.nodes), len(g.initializers), len(g.listed), len(g.vars)) for g in graphs]
         reads = [(var, var.reads) for var in self.visible()]
         pool = {key: list(entries) for key, entries in self.shared.pool.items()}
@@ -213,6 +226,7 @@ class Builder:
             for var, count in reads:
                 var.reads = count
             self.shared.pool = pool
+            del self.shared.functions[functions:]
             raise
 
     # Constants.
@@ -227,7 +241,11 @@ class Builder:
         known = [name for holder, name in self.shared.pool.get(key, ()) if self.reaches(holder)]
         if known and self.chance(self.options.share):
             return str(self.pick(known))
-        name = self.disguised(array, elem_type) if self.chance(self.options.disguise) else self.initializer(array, elem_type)
+        name = (
+            self.disguised(array, elem_type)
+            if self.chance(self.options.disguise)
+            else self.initializer(array, elem_type)
+        )
         holder = self
         while name not in holder.values and holder.parent is not None:
             holder = holder.parent
@@ -340,13 +358,37 @@ class Builder:
             return self.made("Identity", [self.initializer(array, elem_type)])
         return self.made("Sqrt", [self.initializer(array * array, elem_type)])
 
-    def graph(self, name: str, outputs: Sequence[onnx.ValueInfoProto], inputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
+    def graph(
+        self, name: str, outputs: Sequence[onnx.ValueInfoProto], inputs: Sequence[onnx.ValueInfoProto]
+    ) -> onnx.GraphProto:
         listed = [
             helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             for tensor in self.initializers
             if tensor.name in self.listed
         ]
         return helper.make_graph(self.nodes, name, [*inputs, *listed], outputs, self.initializers)
+
+
+class FunctionBuilder(Builder):
+    """The body of a model-local function: constants are parameters, which the caller gives, or nodes of its own."""
+
+    def __init__(self, shared: Shared, caller: Builder) -> None:
+        super().__init__(shared)
+        self.parameters: dict[str, tuple[Array, int]] = {}
+
+    def initializer(self, array: Array, elem_type: int) -> str:
+        if self.chance(0.5):
+            return self.made("Constant", [], value=_tensor("", array, elem_type))
+        name = self.shared.name("p")
+        self.parameters[name] = (array, elem_type)
+        stored = widened(onnx.numpy_helper.to_array(_tensor("", array, elem_type)))
+        self.values[name] = (stored,) * self.worlds
+        return name
+
+
+def same_shape(a: Var, b: Var) -> bool:
+    """Whether two values have one element type, and one shape in every world."""
+    return a.elem_type == b.elem_type and all(p.shape == q.shape for p, q in zip(a.worlds, b.worlds, strict=True))
 
 
 def rounded(array: Array, elem_type: int) -> Array:

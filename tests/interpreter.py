@@ -1,8 +1,8 @@
 """Runs an ONNX model in NumPy and float64, whatever floating point type its values have.
 
-An implementation of its own, held against ONNX Runtime in `test_fuzz.py`: ONNX Runtime lacks float64 kernels for half of
-the operators, and onnx's reference implementation is wrong for some attributes and slow. Since float16 and float32 models
-are computed in float64 too, two of them differ by the rounding of their weights alone.
+An implementation of its own, held against ONNX Runtime in `test_fuzz.py`: ONNX Runtime lacks float64 kernels for half
+of the operators, and onnx's reference implementation is wrong for some attributes and slow. Since float16 and float32
+models are computed in float64 too, two of them differ by the rounding of their weights alone.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return {info.name: values[info.name] for info in model.graph.output}
 
 
-def run_node(node: onnx.NodeProto, values: Mapping[str, Array], opset: int) -> list[Array]:
+def run_node(
+    node: onnx.NodeProto, values: Mapping[str, Array], opset: int, functions: Sequence[onnx.FunctionProto]
+) -> list[Array]:
     """The outputs of one node that sees these values by name."""
     scope = dict(values)
-    _Run({"": opset}, ()).nodes([node], scope)
+    _Run({"": opset}, functions).nodes([node], scope)
     return [scope[name] for name in node.output if name]
 
 
@@ -73,6 +75,8 @@ class _Run:
             return self.body(attributes["then_branch" if inputs[0] else "else_branch"], [], values)
         if node.op_type == "Loop":
             return self.loop(attributes["body"], inputs, values)
+        if node.op_type == "Scan":
+            return self.scan(attributes, inputs, values)
         return as_values(OPERATORS[node.op_type](attributes, inputs, self.opset, len(node.output)))
 
     def body(self, graph: onnx.GraphProto, inputs: Sequence[Array], values: dict[str, Array]) -> list[Array]:
@@ -92,3 +96,11 @@ class _Run:
                 column.append(value)
             count += 1
         return [*state, *(np.stack(column) for column in scans)]
+
+    def scan(self, attributes: Attributes, inputs: list[Array | None], values: dict[str, Array]) -> list[Array]:
+        """Over the first axis of every input, forward, without a state."""
+        if len(inputs) != attributes["num_scan_inputs"] or len(attributes) > 2:
+            raise NotImplementedError("this kind of Scan")
+        slices = zip(*(np.asarray(value) for value in inputs), strict=True)
+        made = [self.body(attributes["body"], pieces, values) for pieces in slices]
+        return [np.stack(column) for column in zip(*made, strict=True)]

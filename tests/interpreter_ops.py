@@ -43,7 +43,9 @@ def _batch_norm(attributes: Attributes, inputs: list[Any], opset: int, count: in
     if attributes.get("training_mode"):
         axes, momentum = tuple(axis for axis in range(x.ndim) if axis != 1), attributes.get("momentum", 0.9)
         batch = [x.mean(axes, keepdims=True), x.var(axes, keepdims=True)]
-        statistics = [(old * momentum + new * (1 - momentum)).ravel() for old, new in zip((mean, var), batch, strict=True)]
+        statistics = [
+            (old * momentum + new * (1 - momentum)).ravel() for old, new in zip((mean, var), batch, strict=True)
+        ]
         mean, var = batch
     eps = np.float32(attributes.get("epsilon", 1e-5))  # the default, too, is a float32
     return [gamma * (x - mean) / np.sqrt(var + eps) + beta, *statistics[: count - 1]]
@@ -182,7 +184,9 @@ def _depth_to_space(attributes: Attributes, inputs: list[Any], opset: int, count
     crd = attributes.get("mode", b"DCR") == b"CRD"
     for i, j in itertools.product(range(block), repeat=2):
         place = i * block + j
-        y[:, :, i::block, j::block] = x[:, place :: block**2] if crd else x[:, place * y.shape[1] : (place + 1) * y.shape[1]]
+        y[:, :, i::block, j::block] = (
+            x[:, place :: block**2] if crd else x[:, place * y.shape[1] : (place + 1) * y.shape[1]]
+        )
     return y
 
 

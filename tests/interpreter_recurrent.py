@@ -46,7 +46,7 @@ def rnn(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> li
 
 
 def _unrolled(attributes: Attributes, inputs: list[Any], count: int, cell: Cell) -> list[Array]:
-    """x (steps, batch, features), W (directions, rows, features), R (directions, rows, hidden), B (directions, 2 rows)."""
+    """Of x (steps, batch, features), w (directions, rows, features), r (directions, rows, hidden), b (.., 2 rows)."""
     x, w, r, b = [*inputs, None][:4]
     if any(value is not None for value in inputs[4:]) or attributes.get("layout"):
         raise NotImplementedError("lengths, initial states or another layout")

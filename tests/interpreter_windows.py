@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -98,7 +97,9 @@ def max_pool(attributes: Attributes, inputs: list[Any], opset: int, count: int) 
     return [y, np.zeros(y.shape, np.int64)][:count]
 
 
-def _view(tap: Sequence[int], dilation: Sequence[int], stride: Sequence[int], extent: Sequence[int]) -> tuple[slice, ...]:
+def _view(
+    tap: Sequence[int], dilation: Sequence[int], stride: Sequence[int], extent: Sequence[int]
+) -> tuple[slice, ...]:
     """Where one tap meets the elements."""
     return tuple(
         slice(t * d, t * d + (size - 1) * step + 1, step)
@@ -169,7 +170,9 @@ def resize(attributes: Attributes, inputs: list[Any], opset: int, count: int) ->
     x, _, scales, sizes = (inputs[0], None, inputs[1], None) if opset < 11 else [*inputs, None, None, None][:4]
     axes = attributes.get("axes", range(x.ndim))
     mode = attributes.get("mode", b"nearest").decode()
-    coordinates = "asymmetric" if opset < 11 else attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    coordinates = (
+        "asymmetric" if opset < 11 else attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    )
     nearest = "floor" if opset < 11 else attributes.get("nearest_mode", b"round_prefer_floor").decode()
     if attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" or attributes.get("antialias"):
         raise NotImplementedError("this kind of Resize")

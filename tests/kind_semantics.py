@@ -72,7 +72,7 @@ def _product(sizes: dict[str, int], letters: str) -> int:
 def convolution(
     kind: ops.Linear, group: int, stride: Sequence[int], dilation: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> Function:
-    """x (N, C_in, *S), w (C_out, C_in / group, *K): a sum over groups, channels and taps of shifted views of x."""
+    """Of x (N, C_in, *S) and w (C_out, C_in / group, *K): a sum over groups, channels and taps of views of x."""
 
     def run(inputs: Inputs) -> list[Array]:
         x, w = value_at(inputs, kind.data), value_at(inputs, kind.weight)
@@ -98,12 +98,14 @@ def convolution(
 def transposed_convolution(
     kind: ops.Linear, group: int, stride: Sequence[int], dilation: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> Function:
-    """x (N, C_in, *S), w (C_in, C_out / group, *K): every element of x adds a scaled kernel to y; pads cut y."""
+    """Of x (N, C_in, *S) and w (C_in, C_out / group, *K): every element of x adds a scaled kernel to y; pads cut y."""
 
     def run(inputs: Inputs) -> list[Array]:
         x, w = value_at(inputs, kind.data), value_at(inputs, kind.weight)
         kernel, sizes = w.shape[2:], x.shape[2:]
-        extent = [(s - 1) * step + (k - 1) * d + 1 for s, step, k, d in zip(sizes, stride, kernel, dilation, strict=True)]
+        extent = [
+            (s - 1) * step + (k - 1) * d + 1 for s, step, k, d in zip(sizes, stride, kernel, dilation, strict=True)
+        ]
         in_group, out_group = x.shape[1] // group, w.shape[1]
         y = np.zeros((x.shape[0], out_group * group, *extent))
         for g in range(group):
@@ -204,3 +206,29 @@ def aggregated(kind: ops.Aggregate, mix: Sequence[Array]) -> Function:
         return [y if kind.keepdims else np.squeeze(y, kind.axes)]
 
     return run
+
+
+def recurrence(kind: ops.Recurrent, recurrent: Array, bidirectional: bool) -> Function:
+    """A plain recurrent layer, h = tanh(x w^T + b_w + h r^T + b_r), its states and last states for every direction."""
+
+    def run(inputs: Inputs) -> list[Array]:
+        x, w = value_at(inputs, kind.data), value_at(inputs, kind.weight)
+        bias = inputs[kind.bias]
+        bias = np.zeros((kind.directions, 2 * kind.rows)) if bias is None else bias
+        states = np.empty((x.shape[0], kind.directions, x.shape[1], kind.rows))
+        last = np.zeros((kind.directions, x.shape[1], kind.rows))
+        for d in range(kind.directions):
+            order = range(x.shape[0])
+            for step in reversed(order) if bidirectional and d == 1 else order:
+                inner = x[step] @ w[d].T + bias[d, : kind.rows] + bias[d, kind.rows :]
+                last[d] = states[step, d] = np.tanh(inner + last[d] @ recurrent[d].T)
+        return [states, last]
+
+    return run
+
+
+def assert_close(found: Array, expected: Array, rtol: float) -> None:
+    """Equal shapes, and values equal to `rtol` times the largest (or times one, if all are smaller)."""
+    assert found.shape == expected.shape
+    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * scale)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF, Builder, Options, RejectedError, Shared, Var
-from onnx import TensorProto, helper
+from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF, Builder, Options, RejectedError, Shared, Var, same_shape
+from onnx import helper
+from random_bodies import body
 from random_linears import batch_norm, linear, norm, recurrent
 from random_passers import PASSERS, homogeneous
 
@@ -80,7 +81,16 @@ def _inputs(b: Builder) -> dict[str, tuple[str | int, ...]]:
 def _grow(b: Builder, depth: int = 0) -> None:
     """One motif more, if it fits."""
     motifs: list[Callable[[Builder, Var], Any]] = [
-        *[above] * 5, *[below] * 4, split_way, joined, joined, joined, gated, single, twice_read, body,
+        *[above] * 5,
+        *[below] * 4,
+        split_way,
+        joined,
+        joined,
+        joined,
+        gated,
+        single,
+        twice_read,
+        body,
     ]
     try:
         with b.attempt():
@@ -127,8 +137,9 @@ def below(b: Builder, x: Var) -> Var:
 
 def split_way(b: Builder, x: Var) -> Var:
     """Linear, homogeneous, BatchNorm, linear: the scale may go one way and the shift the other."""
-    y = batch_norm(b, homogeneous(b, linear(b, x)))
-    other = like(b, y)
+    z = linear(b, x)
+    other = like(b, z)
+    y = batch_norm(b, homogeneous(b, z))
     return linear(b, b.one(b.pick(["Add", "Sub", "Sum"]), [y, other] if b.chance(0.5) else [other, y]))
 
 
@@ -175,10 +186,6 @@ def twin(b: Builder, x: Var) -> Var:
     return b.one(node.op_type, inputs, like=at, **attributes)
 
 
-def same_shape(a: Var, b: Var) -> bool:
-    return a.elem_type == b.elem_type and all(p.shape == q.shape for p, q in zip(a.worlds, b.worlds, strict=True))
-
-
 def join(b: Builder, branches: Sequence[Var]) -> Var:
     op = b.pick(["Add", "Add", "Sub", "Sum", "Concat", "Concat", "Concat"])
     if op == "Concat":
@@ -215,100 +222,6 @@ def twice_read(b: Builder, x: Var) -> Var:
     return b.one(op, [y, y], **({"axis": 1} if op == "Concat" else {}))
 
 
-def body(b: Builder, x: Var) -> Var:
-    """An If or a Loop whose bodies hold BatchNorms and read values from outside."""
-    if b.parent is not None and b.parent.parent is not None:
-        raise RejectedError("deep enough")
-    return b.pick([branch, branch, loop])(b, x)
-
-
-def branch(b: Builder, x: Var) -> Var:
-    if b.parent is None and b.chance(0.4):
-        x = linear(b, x)
-    graphs = [_branch_body(b, x) for _ in range(2)]
-    root = b
-    while root.parent is not None:
-        root = root.parent
-    if root is b and b.chance(0.7):
-        condition = b.input("cond", [np.asarray(True), np.asarray(False)], TensorProto.BOOL).name
-    else:
-        condition = b.initializer(np.asarray(b.chance(0.5)), TensorProto.BOOL)
-    node = helper.make_node(
-        "If", [condition], [b.shared.name("v")], name=b.shared.name("n_if"), then_branch=graphs[0], else_branch=graphs[1]
-    )
-    x.reads += 1
-    return _kept(b, node, x)
-
-
-def _kept(b: Builder, node: onnx.NodeProto, x: Var) -> Var:
-    (y,) = b.append(node, [])
-    y.elem_type = x.elem_type
-    b.vars.append(y)
-    return y
-
-
-def _branch_body(b: Builder, x: Var) -> onnx.GraphProto:
-    inner = Builder(b.shared, b)
-    y = _same(inner, x)
-    if b.chance(0.2):
-        y = inner.one("Add", [y, x])
-    if y is x:
-        y = inner.one("Identity", [x])
-    return inner.graph(b.shared.name("body"), [helper.make_tensor_value_info(y.name, x.elem_type, None)], [])
-
-
-def _same(b: Builder, x: Var) -> Var:
-    """Operators that keep the shape."""
-    y = x
-    for _ in range(b.integer(1, 3)):
-        step = b.pick([lambda: linear(b, y, same_shape=True), lambda: norm(b, y), lambda: homogeneous(b, y)], [3, 3, 1])
-        try:
-            with b.attempt():
-                y = step()
-        except RejectedError:
-            continue
-    if not same_shape(x, y):
-        raise RejectedError("the shape has changed")
-    if b.chance(0.2):
-        try:
-            with b.attempt():
-                y = branch(b, y) if b.parent is not None and b.parent.parent is None else y
-        except RejectedError:
-            return y
-    return y
-
-
-def loop(b: Builder, x: Var) -> Var:
-    inner = Builder(b.shared, b)
-    names = [b.shared.name("i"), b.shared.name("go")]
-    for name, value in zip(names, (np.asarray(0), np.asarray(True)), strict=True):
-        inner.values[name] = (value,) * b.worlds
-    state = Var(b.shared.name("s"), x.elem_type, x.worlds)
-    inner.values[state.name] = state.worlds
-    inner.vars.append(state)
-    y = _same(inner, state)
-    captured = [var for var in b.visible() if same_shape(var, x) and var is not x]
-    if captured and b.chance(0.4):
-        other = norm(inner, b.pick(captured)) if b.chance(0.5) else b.pick(captured)
-        y = inner.one("Add", [y, other])
-    y = inner.one("Tanh", [y])
-    go_on = inner.one("Identity", [names[1]])
-    told = [*x.dims] if b.chance(0.5) else None
-    given = [(names[0], TensorProto.INT64, []), (names[1], TensorProto.BOOL, []), (state.name, x.elem_type, told)]
-    graph = inner.graph(
-        b.shared.name("body"),
-        [
-            helper.make_tensor_value_info(go_on.name, TensorProto.BOOL, []),
-            helper.make_tensor_value_info(y.name, x.elem_type, None),
-        ],
-        [helper.make_tensor_value_info(*item) for item in given],
-    )
-    trips = b.initializer(np.asarray(b.integer(1, 3)), TensorProto.INT64)
-    node = helper.make_node("Loop", [trips, "", x.name], [b.shared.name("v")], name=b.shared.name("n_loop"), body=graph)
-    x.reads += 1
-    return _kept(b, node, x)
-
-
 def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int, ...]]) -> RandomModel:
     """Choose the outputs, and put everything into a model."""
     made = [var for var in b.vars if var not in b.inputs and any(var.name in node.output for node in b.nodes)]
@@ -320,12 +233,12 @@ def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int, ...]]) 
         known = b.chance(0.7)
         shape = [size if known else None for size in var.dims]
         infos.append(helper.make_tensor_value_info(var.name, var.elem_type, shape))
-    inputs = [
-        helper.make_tensor_value_info(var.name, var.elem_type, symbols.get(var.name, [])) for var in b.inputs
-    ]
+    inputs = [helper.make_tensor_value_info(var.name, var.elem_type, symbols.get(var.name, [])) for var in b.inputs]
     graph = b.graph("random", infos, inputs)
     opsets = [helper.make_opsetid(b.pick(["", "", "ai.onnx"]), b.opset)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=b.options.ir_version)
+    functions = b.shared.functions
+    opsets += [helper.make_opsetid(domain, 1) for domain in {function.domain for function in functions}]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=b.options.ir_version, functions=functions)
     if b.chance(0.2):
         model = onnx.shape_inference.infer_shapes(model)
     onnx.checker.check_model(model)
@@ -368,6 +281,3 @@ def reads(node: onnx.NodeProto) -> set[str]:
             for inner in graph.node:
                 names |= reads(inner)
     return names
-
-
-

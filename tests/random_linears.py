@@ -117,7 +117,12 @@ def gemm(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
     shape = [outer, inner] if right != other_flipped else [inner, outer]
     weight = _weights(b, x, *shape, fan=inner)
     m, n = (outer, free) if right else (free, outer)
-    forms = [(), (1,), (1, 1)] + ([(n,), (n,), (n,), (1, n)] if n else []) + ([(m, 1)] if m else []) + ([(m, n)] if m and n else [])
+    forms = (
+        [(), (1,), (1, 1)]
+        + ([(n,), (n,), (n,), (1, n)] if n else [])
+        + ([(m, 1)] if m else [])
+        + ([(m, n)] if m and n else [])
+    )
     bias: list[str | None] = []
     if b.opset < 11 or b.chance(0.7):  # C became optional in opset 11
         form = b.pick(forms)
@@ -252,7 +257,7 @@ def affine_chain(b: Builder, x: Var) -> Var:
     if x.rank < 1:
         raise RejectedError("a scalar")
     along = [axis for axis, size in enumerate(x.dims) if size is not None]
-    chosen = set(b.pick(along) for _ in range(b.pick([1, 1, 1, 2]))) if along else set()
+    chosen = {b.pick(along) for _ in range(b.pick([1, 1, 1, 2]))} if along else set()
     if x.rank >= 2 and 1 in along and b.chance(0.6):
         chosen = {1}
     for _ in range(b.integer(1, 4)):

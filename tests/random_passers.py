@@ -68,7 +68,11 @@ def reshape(b: Builder, x: Var) -> Var:
         total = math.prod(size or 1 for size in x.dims)
         parts, groups = [_factors(b, total)], [list(range(x.rank))]
     target: list[int | None] = [size for part in parts for size in part]
-    sources = [group[0] if len(group) == 1 and len(part) == 1 else None for group, part in zip(groups, parts, strict=True) for _ in part]
+    sources = [
+        group[0] if len(group) == 1 and len(part) == 1 else None
+        for group, part in zip(groups, parts, strict=True)
+        for _ in part
+    ]
     return _reshaped(b, x, target, sources)
 
 

@@ -255,6 +255,25 @@ def test_a_fold_that_is_wrong_is_taken_back_and_the_rest_kept(
     assert bnfold.verify(tmp_path / "a.onnx", tmp_path / "b.onnx").passed
 
 
+THREE_BATCH_NORMS = """(T[N,16,4,4] x) => (T[N,16,4,4] y)
+    <T[16,16,3,3] u, T[16,16,3,3] v, T[16,16,3,3] w, bn[16], bn2[16], bn3[16]> {
+        c = Conv<pads=[1,1,1,1]>(x, u) b = BN(c) r = Relu(b)
+        c2 = Conv<pads=[1,1,1,1]>(r, v) b2 = BN2(c2) r2 = Relu(b2)
+        c3 = Conv<pads=[1,1,1,1]>(r2, w) y = BN3(c3)
+    }"""
+
+
+@pytest.mark.parametrize(("wrong", "kept"), [("u w", "b y"), ("u v", "b b2"), ("v w", "b2 y")])
+def test_every_fold_that_is_wrong_is_taken_back(wrong: str, kept: str, sabotage: Sabotage, tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx", THREE_BATCH_NORMS)
+    sabotage(lambda made: made & {f"{name}.folded" for name in wrong.split()})
+    report = bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", bench=False)
+    assert [site.name for site in report.kept] == kept.split()
+    assert report.verification is not None
+    assert report.verification.taken_back == tuple(kept.split())
+    assert bnfold.verify(tmp_path / "a.onnx", tmp_path / "b.onnx").passed
+
+
 def test_the_command_names_the_fold_that_was_taken_back(sabotage: Sabotage, tmp_path: Path) -> None:
     save(tmp_path / "a.onnx", TWO_BATCH_NORMS)
     sabotage(lambda made: made & {"v.folded"})

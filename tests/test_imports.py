@@ -21,7 +21,7 @@ ROOMS = {
     "__main__": {"cli"},
     "cli": {"__init__", "cli_options", "report", "results", "errors"},
     "cli_options": {"report", "checks", "errors"},
-    "__init__": {"api", "results", "errors"},
+    "__init__": {"api", "checks", "results", "errors"},
     "onnx_ir": {"graphs"},
     "api": {"__init__", "conversion", "checks", "graphs", "results", "errors"},  # of __init__ the version
     "conversion": {"checks", "graphs", "results"},

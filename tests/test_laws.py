@@ -6,35 +6,45 @@ Every alternative that a rule offers must satisfy its law; where a rule could re
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import kind_examples as examples
 import kind_semantics as sem
+import linear_examples as linears
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from kind_semantics import Array, Function, Operator
+from kind_examples import many
+from kind_semantics import Array, Function, Operator, assert_close
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Affine, Refusal, aligned, compact
-from bnfold.algebra.axes import Regroup, Shape, matched_groups
+from bnfold.algebra.affine import Affine, Refusal
+from bnfold.algebra.axes import Pick, Regroup, Repeat, Shape
 from bnfold.algebra.edits import Append, Drop, Step, Supply
 from bnfold.algebra.rules import backward, forward
 
-RTOL = 1e-9
 NODE = "node"
+RTOL = 1e-9
 
-many = settings(max_examples=400, deadline=None, derandomize=True)
-
-
-def assert_same(found: Array, expected: Array) -> None:
-    assert found.shape == expected.shape
-    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=RTOL * scale)
+KINDS: dict[str, st.SearchStrategy[Operator]] = {
+    "Conv, ConvTranspose": linears.convolutions(),
+    "Gemm": linears.gemms(),
+    "MatMul": linears.products(),
+    "Einsum": linears.contractions(),
+    "LSTM, GRU, RNN": linears.recurrent_layers(),
+    "ConstAffine": examples.const_affines(),
+    "Pass": examples.passes(),
+    "IndexMap": examples.index_maps(),
+    "IndexMap of several outputs": examples.splits(),
+    "Sum": examples.sums(),
+    "Concat": examples.concats(),
+    "Gate": examples.gates(),
+    "Aggregate": examples.aggregates(),
+    "Homogeneous": examples.homogeneous(),
+}
+REFUSING = ("LSTM, GRU, RNN",)  # through which nothing passes upward
 
 
 # The laws.
@@ -79,7 +89,7 @@ def backward_law(operator: Operator, port: int, a: Affine) -> list[Step] | Refus
         found = function(inputs)
         assert len(found) == len(expected)
         for got, want in zip(found, expected, strict=True):
-            assert_same(got, want)
+            assert_close(got, want, RTOL)
     return list(steps)
 
 
@@ -94,10 +104,11 @@ def forward_law(operator: Operator, position: int, a: Affine) -> list[Step] | Re
     for step in steps:
         function, inputs = carried_out(operator, step, operator.inputs)
         found = function(inputs)
-        assert len(found) == len(expected) == len(step.outs)
-        for got, out, want in zip(found, step.outs, expected, strict=True):
+        assert len(found) == len(expected) >= len(step.outs)
+        for i, (got, want) in enumerate(zip(found, expected, strict=True)):
+            out = step.outs[i] if i < len(step.outs) else Affine.identity(got.ndim)  # nothing more is owed to it
             assert out.rank == got.ndim
-            assert_same(out(got), want)
+            assert_close(out(got), want, RTOL)
     return list(steps)
 
 
@@ -117,34 +128,34 @@ def drawn_forward(data: st.DataObject, operator: Operator, kind: str = "any") ->
     return position, data.draw(examples.affines(sem.value_at(operator.inputs, position).shape, kind))
 
 
-@pytest.mark.parametrize("kind", examples.KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REFUSING])
 def test_backward_rules_obey_their_law(kind: str) -> None:
     answers: list[bool] = []
 
     @many
     @given(st.data())
     def holds(data: st.DataObject) -> None:
-        operator = data.draw(examples.KINDS[kind])
+        operator = data.draw(KINDS[kind])
         port, a = drawn_backward(data, operator)
         answers.append(isinstance(backward_law(operator, port, a), list))
 
     holds()
-    assert answers.count(True) > 50, "the law was hardly put to the test"
+    assert answers.count(True) > 15, "the law was hardly put to the test"
 
 
-@pytest.mark.parametrize("kind", examples.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_forward_rules_obey_their_law(kind: str) -> None:
     answers: list[bool] = []
 
     @many
     @given(st.data())
     def holds(data: st.DataObject) -> None:
-        operator = data.draw(examples.KINDS[kind])
+        operator = data.draw(KINDS[kind])
         position, a = drawn_forward(data, operator)
         answers.append(isinstance(forward_law(operator, position, a), list))
 
     holds()
-    assert answers.count(True) > 50, "the law was hardly put to the test"
+    assert answers.count(True) > 15, "the law was hardly put to the test"
 
 
 def test_a_wrong_rule_is_caught() -> None:
@@ -153,7 +164,7 @@ def test_a_wrong_rule_is_caught() -> None:
     a = Affine.along(1, [1.0, 2.0, 3.0], 0.0, 2)
     function, inputs = carried_out(operator, Step(((0, Affine(a.scale, a.shift + 1e-6)),)), operator.inputs)
     with pytest.raises(AssertionError):
-        assert_same(function(inputs)[0], a(outputs(operator)[0]))
+        assert_close(function(inputs)[0], a(outputs(operator)[0]), RTOL)
 
 
 # Completeness: what every rule must let through.
@@ -169,7 +180,7 @@ def channel(data: st.DataObject, shape: Sequence[int], axis: int, kind: str = "a
 @many
 @given(st.data())
 def test_convolutions_absorb_every_affine_of_their_channels(data: st.DataObject) -> None:
-    operator = data.draw(examples.convolutions())
+    operator = data.draw(linears.convolutions())
     (y,) = outputs(operator)
     steps = backward_law(operator, 0, channel(data, y.shape, 1))
     assert isinstance(steps, list)
@@ -179,7 +190,7 @@ def test_convolutions_absorb_every_affine_of_their_channels(data: st.DataObject)
 @many
 @given(st.data())
 def test_convolutions_take_every_scale_from_above_and_unpadded_every_affine(data: st.DataObject) -> None:
-    operator = data.draw(examples.convolutions())
+    operator = data.draw(linears.convolutions())
     kind = operator.kind
     assert isinstance(kind, ops.Linear)
     a = channel(data, sem.value_at(operator.inputs, 0).shape, 1, "any" if kind.complete else "scaling")
@@ -191,7 +202,7 @@ def test_convolutions_take_every_scale_from_above_and_unpadded_every_affine(data
 @many
 @given(st.data())
 def test_products_absorb_every_affine_of_their_columns(data: st.DataObject) -> None:
-    operator = data.draw(st.one_of(examples.gemms(), examples.products()))
+    operator = data.draw(st.one_of(linears.gemms(), linears.products()))
     kind = operator.kind
     assert isinstance(kind, ops.Linear)
     free = [axis for axis, letter in enumerate(kind.y) if letter and letter in kind.w]
@@ -205,7 +216,7 @@ def test_products_absorb_every_affine_of_their_columns(data: st.DataObject) -> N
 @many
 @given(st.data())
 def test_products_take_every_affine_of_what_they_sum_over(data: st.DataObject) -> None:
-    operator = data.draw(st.one_of(examples.gemms(), examples.products()))
+    operator = data.draw(st.one_of(linears.gemms(), linears.products()))
     kind = operator.kind
     assert isinstance(kind, ops.Linear)
     a = channel(data, sem.value_at(operator.inputs, kind.data).shape, kind.x.index("k"))
@@ -231,6 +242,15 @@ def test_joins_of_equal_shapes_pass_every_affine_upward(data: st.DataObject) -> 
     steps = backward_law(operator, *drawn_backward(data, operator))
     assert isinstance(steps, list)
     assert all(len(step.demands) == len(operator.inputs) for step in steps)
+
+
+@many
+@given(st.data())
+def test_sums_pass_every_shift_downward_and_concatenations_every_affine(data: st.DataObject) -> None:
+    operator = data.draw(st.one_of(examples.sums(), examples.concats()))
+    position, a = drawn_forward(data, operator)
+    a = a.shifting() if isinstance(operator.kind, ops.Sum) else a
+    assert isinstance(forward_law(operator, position, a), list)
 
 
 @many
@@ -276,7 +296,7 @@ def test_views_of_known_size_pass_every_affine_both_ways(data: st.DataObject) ->
     assert isinstance(operator.kind, ops.IndexMap)
     assert isinstance(forward_law(operator, *drawn_forward(data, operator)), list)
     steps = operator.kind.steps[0]
-    assume(all(not hasattr(step, "times") and not hasattr(step, "indices") for step in steps))
+    assume(not any(isinstance(step, Pick | Repeat) for step in steps))  # which may ask one element for two values
     assert isinstance(backward_law(operator, *drawn_backward(data, operator)), list)
 
 
@@ -296,130 +316,3 @@ def test_a_reshape_that_keeps_the_channel_axis_passes_whatever_the_other_sizes_a
     operator = Operator(told, sem.moved(true), (np.random.default_rng(0).standard_normal(true_x),))
     assert isinstance(backward_law(operator, 0, channel(data, true_y, len(front))), list)
     assert isinstance(forward_law(operator, 0, channel(data, true_x, len(front))), list)
-
-
-# Affine maps.
-
-
-@st.composite
-def composable(draw: examples.Draw) -> tuple[tuple[int, ...], list[Affine]]:
-    shape = draw(examples.shapes(0, 4))
-    return shape, [draw(examples.affines(shape)) for _ in range(3)]
-
-
-@many
-@given(composable(), examples.SEEDS)
-def test_composition_is_application_in_turn_and_associative(given_: Any, seed: int) -> None:
-    shape, (a, b, c) = given_
-    x = np.random.default_rng(seed).standard_normal(shape)
-    assert_same(a.after(b)(x), a(b(x)))
-    assert_same(a.after(b.after(c))(x), a.after(b).after(c)(x))
-    assert_same(a.after(Affine.identity(len(shape)))(x), a(x))
-    assert_same(a.shifting().after(a.scaling())(x), a(x))
-
-
-@many
-@given(composable(), examples.SEEDS)
-def test_compact_and_aligned_keep_the_meaning(given_: Any, seed: int) -> None:
-    shape, (a, b, _) = given_
-    x = np.random.default_rng(seed).standard_normal(shape)
-    full = Affine(np.broadcast_to(a.scale, shape), np.broadcast_to(a.shift, shape))
-    assert_same(Affine(compact(full.scale), compact(full.shift))(x), a(x))
-    assert all(len(set(np.moveaxis(a.scale, axis, 0)[:, ...].ravel())) > 1 for axis in range(x.ndim) if a.scale.shape[axis] > 1)
-    assert_same(a.aligned(len(shape) + 2)(x[None, None])[0, 0], a(x))
-    assert_same(a.aligned(len(shape) + 2).aligned(len(shape))(x), a(x))
-    assert a.is_identity == (a.after(b) is not None and np.array_equal(a(x), x) and np.array_equal(a(x + 1), x + 1))
-
-
-def test_an_affine_cannot_lose_an_axis_along_which_it_varies() -> None:
-    with pytest.raises(ValueError, match="rank 1"):
-        aligned(np.ones((2, 3)), 1)
-
-
-# Axes.
-
-
-@st.composite
-def regroupings(draw: examples.Draw) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    old = draw(examples.shapes(1, 5))
-    return old, examples.reshaped(draw, old)
-
-
-def is_partition(groups: list[tuple[range, range]], old: Sequence[Any], new: Sequence[Any]) -> bool:
-    """Whether the groups cover all axes of both, in order."""
-    return [list(itertools.chain(*(group[side] for group in groups))) for side in (0, 1)] == [
-        list(range(len(old))),
-        list(range(len(new))),
-    ]
-
-
-def prefix_products(sizes: Sequence[int]) -> set[int]:
-    return set(itertools.accumulate(sizes, initial=1, func=lambda a, b: a * b))
-
-
-@many
-@given(regroupings())
-def test_groups_of_known_sizes_are_the_smallest_that_hold_equally_many(shapes: Any) -> None:
-    old, new = shapes
-    groups = matched_groups(old, new)
-    assert is_partition(groups, old, new)
-    products = [(math.prod(old[i] for i in a), math.prod(new[i] for i in b)) for a, b in groups]
-    assert all(mine == theirs for mine, theirs in products)
-    cuts = prefix_products(old) & prefix_products(new)
-    assert sum(mine > 1 for mine, _ in products) == len(cuts) - 1
-
-
-@many
-@given(regroupings(), st.data())
-def test_groups_of_unknown_sizes_hold_equally_many_whatever_the_sizes_are(shapes: Any, data: st.DataObject) -> None:
-    old, new = shapes
-    groups = matched_groups(*examples.masked(data.draw, old, new))
-    assert is_partition(groups, old, new)
-    assert all(math.prod(old[i] for i in a) == math.prod(new[i] for i in b) for a, b in groups)
-
-
-@many
-@given(regroupings(), st.data())
-def test_a_parameter_crosses_a_reshape_as_its_full_array_would(shapes: Any, data: st.DataObject) -> None:
-    old, new = shapes
-    a = data.draw(examples.affines(old))
-    told = Regroup(*examples.masked(data.draw, old, new))
-    for parameter in (a.scale, a.shift):
-        full = np.broadcast_to(parameter, old)
-        for step in (Regroup(old, new), told):
-            there = step.forth(parameter)
-            if step is not told:
-                assert not isinstance(there, Refusal)
-            if isinstance(there, Refusal):
-                continue
-            assert_same(np.broadcast_to(there, new), full.reshape(new))
-            back = step.back(there, 0.0)
-            if isinstance(back, Refusal):
-                assert step is told
-            else:
-                assert_same(np.broadcast_to(back, old), full)
-
-
-@many
-@given(st.data())
-def test_back_and_forth_of_every_step_agree(data: st.DataObject) -> None:
-    """Forth after back is where one started; what came from above is recognised below as itself."""
-    shape = data.draw(examples.shapes())
-    step, new = examples.one_step(data.draw, shape)
-    below, above = data.draw(examples.affines(new)), data.draw(examples.affines(shape))
-    for parameter, neutral in ((below.scale, 1.0), (below.shift, 0.0)):
-        back = step.back(parameter, neutral)
-        if isinstance(back, Refusal):
-            continue
-        forth = step.forth(back)
-        assert not isinstance(forth, Refusal)
-        assert_same(np.broadcast_to(forth, new), np.broadcast_to(parameter, new))
-    for parameter, neutral in ((above.scale, 1.0), (above.shift, 0.0)):
-        forth = step.forth(parameter)
-        assert not isinstance(forth, Refusal)
-        assert_same(np.broadcast_to(forth, new), sem.move(np.broadcast_to(parameter, shape), step))
-        back = step.back(forth, neutral)
-        assert not isinstance(back, Refusal), "the image of a parameter has a preimage"
-        again = step.forth(back)
-        assert not isinstance(again, Refusal)
-        assert_same(np.broadcast_to(again, new), np.broadcast_to(forth, new))

@@ -1,8 +1,8 @@
 """Chains of operators that spell one affine map, in whatever framework: what a site is that is no BatchNorm.
 
 A chain is a maximal run of affine operators of a computed value by constants, each read by the next alone, in which at
-least one factor varies along an axis: a bias, a scalar rescaling or the offset of an activation is no normalisation. A
-bias behind a matrix product belongs to the product.
+least one constant factor has several elements: a bias, a scalar rescaling or the offset of an activation is no
+normalisation. A bias behind a matrix product belongs to the product.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ CHAIN = "affine"
 
 
 def scales(kind: ops.Kind) -> bool:
-    """Whether an affine node multiplies by more than one number."""
-    return isinstance(kind, ops.ConstAffine) and kind.affine.scale.size > 1
+    """Whether an affine node has a factor per channel, say."""
+    return isinstance(kind, ops.ConstAffine) and kind.factors > 1
 
 
 def chain_from(

@@ -75,8 +75,9 @@ class Known:
         return math.prod(self.folded_shape) * self.dtype.itemsize
 
     def float64(self) -> Array:
-        array = np.asarray(self.read(), np.float64)
-        return array if self.affine is None else self.affine(array)
+        with np.errstate(invalid="ignore"):
+            array = np.asarray(self.read(), np.float64)
+            return array if self.affine is None else self.affine(array)
 
     def rounded(self) -> NDArray[Any]:
         """`affine(array)` in the constant's type: computed in float64, rounded once."""
@@ -177,7 +178,7 @@ class Constants:
         if payload is None:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 return Refusal("computed-weight", f"'{value.name}' lies outside the file in a subgraph")
-            return Known(tensor.data_type, shape, lambda: onnx.numpy_helper.to_array(tensor), base_name=value.name)
+            return self._of_message(tensor, value)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if payload.nbytes != math.prod(shape) * dtype.itemsize:
             return Refusal("unsupported", f"'{value.name}' is stored in a packed form")
@@ -190,12 +191,20 @@ class Constants:
         if attribute is None or attribute.name.startswith(("sparse", "value_string")):
             return Refusal("computed-weight", f"'{value.name}' is a constant in a form that is not understood")
         if attribute.name == "value":
-            tensor = attribute.t
-            return Known(
-                tensor.data_type, tuple(tensor.dims), lambda: onnx.numpy_helper.to_array(tensor), base_name=value.name
-            )
+            return self._of_message(attribute.t, value)
         kind = np.float32 if attribute.name.startswith("value_float") else np.int64
-        return self._of_array(np.asarray(onnx.helper.get_attribute_value(attribute), kind), value)
+        try:
+            return self._of_array(np.asarray(onnx.helper.get_attribute_value(attribute), kind), value)
+        except (TypeError, ValueError):
+            return Refusal("unsupported", f"the constant '{value.name}' contradicts itself; the model is not valid")
+
+    def _of_message(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
+        """A tensor that has its data with it."""
+        try:
+            array = onnx.numpy_helper.to_array(tensor)
+        except (TypeError, ValueError):
+            return Refusal("unsupported", f"the data of '{value.name}' do not fit its shape; the model is not valid")
+        return Known(tensor.data_type, tuple(tensor.dims), lambda: array, base_name=value.name)
 
     def _of_array(self, array: NDArray[Any], value: Value) -> Known:
         elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
