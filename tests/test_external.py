@@ -307,6 +307,7 @@ def inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 # More than fits.
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_a_model_above_2_gb_is_folded_without_being_read(tmp_path: Path) -> None:
     block, count = GIB // 4, 9  # weights that share their bytes: 2.4 GB of model in a quarter of a GiB of file
     memory_disk = Path("/dev/shm")  # noqa: S108 - what is written there goes at once
@@ -335,7 +336,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
         target = Path(folder) / "b.onnx"
         argv = [sys.executable, "-c", code, str(tmp_path / "a.onnx"), str(target)]
         peak = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True).stdout
-        assert int(peak) * (1 if sys.platform == "darwin" else 1024) < GIB // 4
+        assert int(peak) * 1024 < GIB // 4
         after = onnx.load(target, load_external_data=False)
         assert [node.op_type for node in after.graph.node] == ["Conv", *["Identity"] * count]
         last = next(tensor for tensor in after.graph.initializer if tensor.name == f"w{count - 1}")
