@@ -18,6 +18,9 @@ from bnfold.algebra.edits import Append, Edit, Node, Read, Step, Steps, Supply
 
 def pull_linear(kind: ops.Linear, node: Node, a: Affine) -> Steps:
     """The backward rule of Linear."""
+    misfit = _misfit(kind, kind.y, a)
+    if misfit:
+        return misfit
     letters = set("".join(kind.w))
     onto_x = [axis for axis in varying(a.scale) if not _covers(letters, kind.y[axis])]
     for axis in onto_x:
@@ -45,6 +48,9 @@ def push_linear(kind: ops.Linear, node: Node, position: int, a: Affine, read: Re
     """The forward rule of Linear."""
     if position != kind.data:
         return Refusal("computed-weight", "the value is the weight or the bias of a linear operator")
+    misfit = _misfit(kind, kind.x, a)
+    if misfit:
+        return misfit
     for axis in a.axes:
         if not _covers(set("".join(kind.w)), kind.x[axis]):
             return Refusal("off-channel", f"the affine varies along axis {axis}, which the weight does not span")
@@ -114,6 +120,18 @@ def _biased(kind: ops.Linear, node: Node, a: Affine) -> Step | Refusal:
         edit: Edit = Supply(node, bias.position, row[0] if row.shape[0] == 1 else row, kind.weight)
         return Step(edits=(edit,)) if a.has_shift else Step()
     return Step(((bias.position, Affine(a.scale, a.shift / bias.gain)),))
+
+
+def _misfit(kind: ops.Linear, axes: ops.Axes, a: Affine) -> Refusal | None:
+    """The refusal for an affine that has more or fewer channels than the weight."""
+    for axis in a.axes:
+        if not _covers(set(kind.sizes), axes[axis]):
+            continue
+        size = math.prod(kind.sizes[letter] for letter in axes[axis])
+        if size != a.size(axis):
+            detail = f"an affine of {a.size(axis)} channels and a weight of {size} contradict each other"
+            return Refusal("unsupported", detail)
+    return None
 
 
 def _covers(letters: set[str], axis: str) -> bool:

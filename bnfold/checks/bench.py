@@ -30,9 +30,10 @@ def bench(
 ) -> tuple[Latency, ...]:
     """Time both models on every provider of `options`, without graph optimisations and with all of them.
 
-    Each combination takes `options.bench_seconds`, plus the time to open three sessions and warm them up once; it is
-    longer where three runs of each model are. The input is a drawn one, of batch 1 where the batch is free, or the
-    user's where none can be drawn. ORT must be able to load both models safely without optimisations (see `verify`).
+    Each combination takes `options.bench_seconds`, a quarter more on a machine that others use too, plus the time to
+    open three sessions and warm them up; it is longer where a few runs of each model are. The input is a drawn one, of
+    batch 1 where the batch is free, or the user's where none can be drawn. ORT must be able to load both models safely
+    without optimisations (see `verify`).
 
     Raises:
         UsageError: if an option does not fit the model or the machine.

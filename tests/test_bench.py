@@ -1,0 +1,377 @@
+"""The measurement: what it claims, what it does not, and how it spends its time. Clocks are simulated."""
+
+from __future__ import annotations
+
+import gc
+import random
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import numpy_helper, parser
+
+from bnfold.checks import bench as bench_module
+from bnfold.checks import contest
+from bnfold.checks.bench import bench
+from bnfold.checks.contest import Contest, Segment
+from bnfold.checks.feed import Feed
+from bnfold.checks.options import CheckOptions
+from bnfold.checks.session import Session, open_session
+from bnfold.checks.stats import RatioEstimate, median_ratio, verdict
+from bnfold.errors import ModelError, UsageError
+
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def network(width: int = 8, batch: str = "N") -> bytes:
+    proto = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]>\nf (float[{batch}, {width}] x) => (float[{batch}, {width}] y) '
+        "{ y = MatMul(x, w) }"
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.eye(width, dtype=np.float32), "w"))
+    return proto.SerializeToString()
+
+
+class Machine:
+    """A clock that only running models and opening sessions move, and sessions whose times are drawn."""
+
+    def __init__(self, ms: dict[str, Callable[[random.Random], float]], open_ms: float = 1.0, seed: int = 0) -> None:
+        self.ms, self.open_ms = ms, open_ms
+        self.now_ns = 0
+        self.random = random.Random(seed)  # noqa: S311 - plays a noisy machine
+        self.switches = 0
+        self.switch_rate = 0.0  # per second
+        self.spinning: list[bool] = []
+        self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.most_alive = 0
+        self.collected_while_running = False
+
+    def perf_counter(self) -> float:
+        return self.now_ns / 1e9
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def spend(self, ms: float) -> None:
+        self.now_ns += round(ms * 1e6)
+        self.switches = int(self.switch_rate * self.perf_counter())
+
+    def open(self, role: str, *, spinning: bool) -> Any:
+        self.spend(self.open_ms)
+        self.spinning.append(spinning)
+
+        def run() -> None:
+            self.collected_while_running |= gc.isenabled()
+            self.spend(self.ms[role](self.random))
+
+        opened = SimpleSession(init_ms=self.open_ms, runner=lambda values: run)
+        self.alive.add(opened)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        return opened
+
+    def contest(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0, seed: int = 0) -> Contest:
+        monkeypatch.setattr(contest, "time", self)
+        monkeypatch.setattr(contest, "_involuntary_switches", lambda: self.switches)
+        monkeypatch.setattr(contest, "os", SimpleNamespace(cpu_count=lambda: 2))
+        return Contest(self.open, lambda session: Feed("", {}), seconds, seed)
+
+
+class SimpleSession(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+def steady(ms: float, spread: float = 0.05) -> Callable[[random.Random], float]:
+    return lambda rng: ms * rng.lognormvariate(0, spread)
+
+
+def same(ms: float, spread: float = 0.05) -> dict[str, Callable[[random.Random], float]]:
+    return {role: steady(ms, spread) for role in contest.ROLES}
+
+
+def claim(segments: list[Segment], seed: int) -> str:
+    rng = np.random.default_rng(seed)
+    by_opening = bench_module._by_opening
+    return verdict(
+        median_ratio(by_opening(segments, lambda segment: segment.ratios), rng),
+        median_ratio(by_opening(segments, lambda segment: segment.control_ratios), rng),
+    )
+
+
+# Claims
+
+
+def bursty(ms: float) -> Callable[[random.Random], float]:
+    """One run in five takes up to three times as long: a neighbour at work."""
+    return lambda rng: ms * rng.lognormvariate(0, 0.05) * (rng.uniform(1, 3) if rng.random() < 0.2 else 1)
+
+
+@pytest.mark.parametrize("times", [steady, bursty])
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, "no measurable difference"), (1.1, "slower"), (0.9, "faster")])
+def test_claims_are_true_and_differences_are_found(
+    times: Callable[[float], Any], factor: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = []
+    for seed in range(40):
+        ms = {"original": times(5.0), "control": times(5.0), "folded": times(5.0 * factor)}
+        machine = Machine(ms, seed=seed)
+        claims.append(claim(machine.contest(monkeypatch, seed=seed).run(lambda _: None), seed))
+    assert claims.count(expected) >= 38
+    opposite = {"slower": "faster", "faster": "slower"}.get(expected)
+    assert opposite not in claims
+
+
+def test_the_luck_of_a_session_is_not_taken_for_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lucky(Machine):
+        """Every opening of a session is faster or slower than the next by some per cent, for good."""
+
+        def open(self, role: str, *, spinning: bool) -> Any:
+            luck = self.random.lognormvariate(0, 0.02)
+            self.ms = {**self.ms, role: steady(5.0 * luck)}
+            return super().open(role, spinning=spinning)
+
+    claims = []
+    for seed in range(40):
+        machine = Lucky(same(5.0), seed=seed)
+        claims.append(claim(machine.contest(monkeypatch, seed=seed).run(lambda _: None), seed))
+    assert claims.count("no measurable difference") >= 38
+
+
+@pytest.mark.parametrize(
+    ("ratio", "control", "expected"),
+    [
+        ((1.10, 1.05, 1.15), (1.0, 0.99, 1.01), "faster"),
+        ((0.90, 0.85, 0.95), (1.0, 0.99, 1.01), "slower"),
+        ((1.10, 0.99, 1.15), (1.0, 0.99, 1.01), "no measurable difference"),
+        ((0.90, 0.85, 1.01), (1.0, 0.99, 1.01), "no measurable difference"),
+        ((1.015, 1.01, 1.02), (1.0, 1.0, 1.0), "no measurable difference"),
+        ((1.10, 1.05, 1.15), (1.0, 0.99, 1.12), "no measurable difference"),
+        ((1.10, 1.05, 1.15), (1.0, 0.88, 1.01), "no measurable difference"),
+        ((0.90, 0.85, 0.95), (1.0, 0.88, 1.01), "no measurable difference"),
+    ],
+)
+def test_the_rule(ratio: tuple[float, ...], control: tuple[float, ...], expected: str) -> None:
+    assert verdict(RatioEstimate(*ratio, blocks=24), RatioEstimate(*control, blocks=24)) == expected
+
+
+def test_a_handful_of_rounds_proves_nothing() -> None:
+    few = median_ratio([np.full(5, 2.0)], np.random.default_rng(0))
+    enough = median_ratio([np.full(6, 2.0)], np.random.default_rng(0))
+    control = RatioEstimate(1.0, 1.0, 1.0, blocks=24)
+    assert verdict(few, control) == "no measurable difference"
+    assert verdict(enough, control) == "faster"
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        drift = np.repeat(rng.normal(0, 0.03, (4, 6)), 20, axis=1)  # neighbouring rounds are alike
+        ratios = np.exp(np.log(1.2) + drift + rng.normal(0, 0.05, drift.shape))
+        estimate = median_ratio(list(ratios), rng)
+        assert estimate.low <= estimate.value <= estimate.high
+        covered += estimate.low <= 1.2 <= estimate.high
+    assert covered >= 180
+
+
+# The contest
+
+
+def test_time_is_spent_as_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(same(5.0), open_ms=20.0)
+    fractions: list[float] = []
+    segments = machine.contest(monkeypatch, seconds=2.0).run(fractions.append)
+    assert machine.perf_counter() < 2.0 + 0.3 + 0.1
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] < fractions[-1] <= 1
+    runs = {role: sum(len(segment.run_ms[role]) for segment in segments) for role in contest.ROLES}
+    assert len(set(runs.values())) == 1
+    assert runs["original"] * 3 * 5.0 > 1200
+
+
+def test_cheap_sessions_are_opened_again_and_dear_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for open_ms, openings in ((5.0, 4), (50.0, 3), (400.0, 1)):
+        machine = Machine(same(5.0), open_ms=open_ms)
+        entry = machine.contest(monkeypatch)
+        segments = entry.run(lambda _: None)
+        assert len({segment.opening for segment in segments}) == openings
+        assert {role: len(times) for role, times in entry.init_ms.items()} == dict.fromkeys(contest.ROLES, openings)
+        assert machine.most_alive <= 3
+
+
+def test_a_model_slower_than_the_budget_is_run_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(same(10_000.0))
+    (segment,) = machine.contest(monkeypatch, seconds=1.0).run(lambda _: None)
+    assert len(segment.ratios) == 1
+    assert machine.perf_counter() < 3 * 10 * 5
+
+
+def test_a_fast_model_runs_several_times_a_turn_and_the_first_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def after_another(rng: random.Random) -> float:
+        cold = machine.perf_counter_ns() != machine.warm_until
+        machine.warm_until = machine.perf_counter_ns() + (300_000 if cold else 100_000)
+        return 0.3 if cold else 0.1
+
+    machine = Machine(dict.fromkeys(contest.ROLES, after_another))
+    machine.warm_until = -1
+    times: list[float] = []
+    for segment in machine.contest(monkeypatch, seconds=0.2).run(lambda _: None):
+        times += segment.run_ms["folded"]
+    assert set(times) == {0.1}
+
+
+def test_turns_are_in_random_order_and_without_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def noted(role: str) -> Callable[[random.Random], float]:
+        def ms(rng: random.Random) -> float:
+            order.append(role)
+            return 5.0
+
+        return ms
+
+    machine = Machine({role: noted(role) for role in contest.ROLES}, open_ms=900.0)
+    entry = machine.contest(monkeypatch, seconds=1.0)
+    machine.collected_while_running = False
+    segments = entry.run(lambda _: machine.__setattr__("collected_while_running", False))
+    assert not machine.collected_while_running
+    assert gc.isenabled()
+    timed = order[-3 * sum(len(segment.ratios) for segment in segments) :]
+    rounds = {tuple(timed[i : i + 3]) for i in range(0, len(timed) - 9, 3)}
+    assert len(rounds) >= 4
+
+
+def test_garbage_collection_is_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(rng: random.Random) -> float:
+        if machine.perf_counter() > 1:
+            raise ModelError("gone")
+        return 5.0
+
+    machine = Machine({**same(5.0), "folded": breaks})
+    with pytest.raises(ModelError, match="gone"):
+        machine.contest(monkeypatch).run(lambda _: None)
+    assert gc.isenabled()
+
+
+# Machines that others use too
+
+
+def test_on_a_quiet_machine_workers_spin_as_they_do_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(same(5.0))
+    machine.switch_rate = 10.0
+    machine.contest(monkeypatch).run(lambda _: None)
+    assert set(machine.spinning) == {True}
+
+
+@pytest.mark.parametrize("sign", ["switches", "scatter"])
+def test_on_a_shared_machine_workers_sleep_and_the_first_segment_is_dropped(
+    sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(same(5.0, spread=0.3 if sign == "scatter" else 0.05))
+    machine.switch_rate = 200.0 if sign == "switches" else 0.0
+    segments = machine.contest(monkeypatch).run(lambda _: None)
+    assert machine.spinning == [True] * 3 + [False] * 9
+    assert [segment.opening for segment in segments] == [1, 2, 3]
+    assert machine.perf_counter() < 2.0 * 1.25 + 0.2
+
+
+def test_a_disturbance_later_on_costs_its_segment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def disturbed(rng: random.Random) -> float:
+        return 5.0 * rng.lognormvariate(0, 0.6 if 0.7 < machine.perf_counter() < 1.1 else 0.02)
+
+    machine = Machine(dict.fromkeys(contest.ROLES, disturbed))
+    segments = machine.contest(monkeypatch).run(lambda _: None)
+    assert set(machine.spinning) == {True}
+    assert [segment.opening for segment in segments] == [0, 2, 3]
+
+
+# With ONNX Runtime
+
+
+@pytest.mark.parametrize("source", ["bytes", "path"])
+def test_a_bench_of_a_model_against_itself(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(network())
+    model = path if source == "path" else network()
+    seen: list[float] = []
+    results = bench(model, model, CheckOptions(bench_seconds=0.05), progress=lambda _, done: seen.append(done))
+    assert [(result.provider, result.opt_level) for result in results] == [
+        ("CPUExecutionProvider", "disable"),
+        ("CPUExecutionProvider", "all"),
+    ]
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    for result in results:
+        assert result.runs > 0
+        assert 0 < result.before_ms <= result.before_p90_ms <= result.before_p99_ms
+        assert 0 < result.after_ms <= result.after_p90_ms <= result.after_p99_ms
+        assert result.ci95[0] <= result.ratio <= result.ci95[1]
+        assert result.control_ci95[0] <= result.control_ratio <= result.control_ci95[1]
+        assert result.init_before_ms > 0
+        assert result.init_after_ms > 0
+
+
+def test_a_model_that_does_a_hundred_times_the_work_is_slower() -> None:
+    results = bench(network(width=16, batch="1"), _squares(16, 400), CheckOptions(bench_seconds=0.3))
+    assert [result.after_ms > result.before_ms for result in results] == [True, True]
+    assert [result.ratio < 1 for result in results] == [True, True]
+
+
+def _squares(width: int, times: int) -> bytes:
+    proto = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]>\nf (float[1, {width}] x) => (float[1, {width}] y) {{ '
+        + "v0 = MatMul(x, w) "
+        + " ".join(f"v{i + 1} = MatMul(v{i}, w)" for i in range(times))
+        + f" y = Identity(v{times}) }}"
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.eye(width, dtype=np.float32), "w"))
+    return proto.SerializeToString()
+
+
+def test_sessions_are_opened_as_the_user_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def noting(*args: Any, **kwargs: Any) -> Session:
+        asked.append(kwargs)
+        return open_session(*args, **kwargs)
+
+    monkeypatch.setattr(bench_module, "open_session", noting)
+    bench(network(), network(), CheckOptions(bench_seconds=0.02, intra_op_num_threads=1))
+    assert {entry["intra_op_num_threads"] for entry in asked} == {1}
+    assert {entry["tf32"] for entry in asked} == {True}
+    assert {entry["deterministic"] for entry in asked} == {False}
+
+
+def test_inputs_that_cannot_be_made_up_come_from_the_user(tmp_path: Path) -> None:
+    text = "f (string[2] x) => (string[2] y) { y = Identity(x) }"
+    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}').SerializeToString()
+    with pytest.raises(UsageError, match="string"):
+        bench(model, model, CheckOptions(bench_seconds=0.02))
+    np.save(tmp_path / "x.npy", np.array(["a", "b"]))
+    results = bench(model, model, CheckOptions(bench_seconds=0.02, input_data=tmp_path / "x.npy"))
+    assert len(results) == 2
+
+
+@pytest.mark.parametrize(
+    ("original", "folded", "reason"),
+    [(b"rubbish", network(), "load the original"), (network(), b"rubbish", "load the folded model")],
+)
+def test_models_that_cannot_be_loaded(original: bytes, folded: bytes, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        bench(original, folded, CheckOptions(bench_seconds=0.02))
+
+
+def test_a_provider_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="abacus"):
+        bench(network(), network(), CheckOptions(providers=("abacus",)))
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="CUDAExecutionProvider is not available here")
+def test_a_bench_on_cuda() -> None:
+    results = bench(network(256), network(256), CheckOptions(bench_seconds=0.3, providers=("cuda",)))
+    assert {result.provider for result in results} == {"CUDAExecutionProvider"}
+    assert {result.verdict for result in results} == {"no measurable difference"}
