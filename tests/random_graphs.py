@@ -55,13 +55,14 @@ def random_model(seed: int, elem_type: int = DOUBLE, newest_opset: int = NEWEST)
     return _finished(seed, b, symbols)
 
 
-def _inputs(b: Builder) -> dict[str, tuple[str | int, ...]]:
+def _inputs(b: Builder) -> dict[str, tuple[str | int | None, ...]]:
     """One to three inputs; every symbol has another number in each world."""
     sizes = [2, 3, 4, 4, 6]
     square = b.pick([3, 4, 4, 6])
-    symbols = {"N": (2, 3), "H": (square, square + 2), "W": (square, square + 1)}
+    symbols = {"N": b.pick([(2, 3), (2, 3), (1, 3), (4, 1)]), "H": (square, square + 2), "W": (square, square + 1)}
+    hidden = b.chance(0.15)  # sizes that do not change are not told either, or by a name that equal ones share
     batch = b.pick(["N", "N", 2, 1])
-    shapes: dict[str, tuple[str | int, ...]] = {}
+    shapes: dict[str, tuple[str | int | None, ...]] = {}
     for _ in range(b.pick([1, 1, 1, 2, 3])):
         rank = b.pick([2, 3, 4, 4, 4, 5])
         channels = b.pick(sizes)
@@ -69,11 +70,13 @@ def _inputs(b: Builder) -> dict[str, tuple[str | int, ...]]:
         if rank == 5:
             image = [min(size, 4) for size in image]
         spatial: list[str | int] = ["H", "W"] if rank == 4 and b.chance(0.15) else list(image)
-        shape = (batch, channels, *spatial) if rank > 1 else (batch, channels)
+        shape: tuple[str | int | None, ...] = (batch, channels, *spatial) if rank > 1 else (batch, channels)
         worlds = [
             b.normal(*(symbols[size][world] if isinstance(size, str) else size for size in shape)) for world in (0, 1)
         ]
         var = b.input("x", worlds, b.options.elem_type)
+        if hidden:
+            shape = tuple(b.pick([size, f"S{size}", None]) if isinstance(size, int) else size for size in shape)
         shapes[var.name] = shape
     return shapes
 
@@ -222,7 +225,7 @@ def twice_read(b: Builder, x: Var) -> Var:
     return b.one(op, [y, y], **({"axis": 1} if op == "Concat" else {}))
 
 
-def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int, ...]]) -> RandomModel:
+def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int | None, ...]]) -> RandomModel:
     """Choose the outputs, and put everything into a model."""
     made = [var for var in b.vars if var not in b.inputs and any(var.name in node.output for node in b.nodes)]
     outputs = [var for var in made if (not var.reads and b.chance(0.95)) or (var.reads and b.chance(0.05))]

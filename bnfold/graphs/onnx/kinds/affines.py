@@ -40,7 +40,8 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
     if shape is None:
         return no_rank(node)
-    if len(shape) < 2 or len({parameter.size for parameter in parameters} - {1}) > 1:
+    sizes = {parameter.size for parameter in parameters}
+    if len(shape) < 2 or 0 in sizes or len(sizes - {1}) > 1:
         return Opaque("unsupported", "its parameters or its input have a shape that no BatchNorm has")
     gamma, beta, mean, var = parameters
     if isinstance(shape[1], int) and shape[1] != gamma.size:

@@ -128,9 +128,9 @@ class Facts:
     def _above(self, value: Value) -> Value | None:
         """The value whose shape this one has, if that is for the operator to say."""
         node = value.producer
-        if node is None or node.domain or not node.inputs:
+        if node is None or node.domain or value.port or len(node.inputs) < (2 if node.op in _BINARY else 1):
             return None
-        if node.op in _BINARY and self.constants.known(node.inputs[0]) is not None:
+        if node.op in _BINARY and node.op != "PRelu" and self.constants.known(node.inputs[0]) is not None:
             return node.inputs[1]
         return node.inputs[0] if node.op in _UNARY or node.op in _BINARY else None
 
