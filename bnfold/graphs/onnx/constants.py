@@ -33,7 +33,7 @@ _FLOATING = {
 # Operators whose result has no more elements than their operands have together.
 _PLAIN = {
     *("Identity", "Cast", "CastLike", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Slice"),
-    *("Neg", "Sqrt", "Reciprocal", "Abs", "Exp", "Log", "Floor", "Ceil", "Shape", "Size", "Not"),
+    *("Neg", "Sqrt", "Reciprocal", "Abs", "Exp", "Log", "Floor", "Ceil", "Shape", "Sign", "Size", "Not"),
 }
 # Operators whose result may be larger; they are evaluated only where its size is known and bounded.
 _GROWING = {

@@ -19,12 +19,12 @@ from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
 from bnfold.algebra.plan import Site
-from bnfold.graphs.onnx.constants import Constants, Known
+from bnfold.graphs.onnx.constants import Known
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Node, Scope, Value, index_model, link
 from bnfold.graphs.onnx.kinds import translate
 from bnfold.graphs.onnx.kinds.facts import Facts
-from bnfold.graphs.onnx.shapes import Shapes
+from bnfold.graphs.onnx.settled import settled
 from bnfold.graphs.onnx.sites import find_sites, scales
 
 
@@ -34,13 +34,7 @@ class OnnxGraph:
     def __init__(self, document: Document, where: str, *, freeze_initializers: bool = False) -> None:
         self.document = document
         self.scopes = index_model(document.model, where)
-        self.shapes = Shapes(document.model, self.scopes)
-        self.constants = Constants(document, self.shapes, freeze_initializers)
-        # Inference does not see constants that are computed, or that lie outside of a body: it is told what they are.
-        found = {value: known for value in self.shapes.unknown() if (known := self.constants.known(value))}
-        if found:
-            self.shapes.learn({value: (known.elem_type, known.folded_shape) for value, known in found.items()})
-            self.constants = Constants(document, self.shapes, freeze_initializers)
+        self.shapes, self.constants = settled(document, self.scopes, freeze_initializers)
         self.facts = Facts(self.shapes, self.constants)
         self._kinds: dict[Node, ops.Kind] = {}
         self._names = {name for scope in self.all_scopes() for name in scope.values}

@@ -4,14 +4,20 @@ Inference starts from the graph's inputs and initializers alone. What a file say
 over, because exporters are known to leave sizes there that hold for their example input only; it is believed for
 outputs of operators that inference does not know, which would else end every chain. A symbol is a name that stands
 for one number; a size that inference does not know is None.
+
+Inference follows few operators that compute a size, an axis or a bound, and knows next to nothing of what lies behind
+another one. It is told the results of those that have constant operands (`unknown`, `operands`, `learn`); of those
+that depend on an input, one that it does not follow is put in words that it does (`_rephrase`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import onnx
 import onnx.shape_inference
+from numpy.typing import NDArray
 
 from bnfold.algebra.axes import Shape
 from bnfold.graphs.onnx.index import Scope, Value
@@ -19,6 +25,18 @@ from bnfold.graphs.onnx.index import Scope, Value
 _POOLS_RIGHT_FROM = 22
 _POOLS = ("AveragePool", "LpPool", "MaxPool")
 _HIDDEN = "bnfold.hidden"
+_AXES_ARE_AN_INPUT_FROM = 13
+# Operators of the standard that inference has no rule for; both leave shape and type as they are (seen with onnx 1.23).
+_KEEPING = ("GroupNormalization", "MeanVarianceNormalization")
+_INTEGERS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
+
+
+class Told(NamedTuple):
+    """What is known of a value that inference does not know; `elements` only of a few integers."""
+
+    elem_type: int
+    shape: Shape
+    elements: NDArray[Any] | None = None
 
 
 class Shapes:
@@ -31,6 +49,8 @@ class Shapes:
         self._blank.CopyFrom(model)
         _forget(self._blank.graph, scopes[0])
         self._infer()
+        if _rephrase(self._blank.graph, scopes[0], self._known, _opset(model)):
+            self._infer()
         if _opset(model) < _POOLS_RIGHT_FROM and _mask_pools(self._blank.graph, self._inferred.graph, scopes[0]):
             self._blank.opset_import.add(domain=_HIDDEN, version=1)
             self._infer()
@@ -54,9 +74,19 @@ class Shapes:
         values = (value for scope in self._scopes[:1] for body in scope.walk() for value in body.values.values())
         return [value for value in values if value.producer is not None and not _is_static(self.shape(value))]
 
-    def learn(self, found: dict[Value, tuple[int, Shape]]) -> None:
-        """Infer once more, with these element types and shapes told beforehand."""
-        self._tell(self._scopes[0], self._blank.graph, found)
+    def operands(self) -> Iterator[Value]:
+        """The computed integers that operators read whose results have a size that is not known."""
+        for scope in self._scopes[0].walk():
+            for node in scope.nodes:
+                if all(value is None or _is_settled(self.shape(value)) for value in node.outputs):
+                    continue
+                for value in node.inputs:
+                    if value is not None and value.producer is not None and self.elem_type(value) in _INTEGERS:
+                        yield value
+
+    def learn(self, found: Mapping[Value, Told]) -> None:
+        """Infer once more, with this told beforehand."""
+        _tell(self._blank.graph, self._scopes[0], found)
         self._infer()
 
     def _infer(self) -> None:
@@ -80,12 +110,58 @@ class Shapes:
         for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
             self._read(body, inner)
 
-    def _tell(self, scope: Scope, graph: onnx.GraphProto, found: dict[Value, tuple[int, Shape]]) -> None:
-        for value, (elem_type, shape) in found.items():
-            if value.scope is scope:
-                graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, elem_type, shape))
-        for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
-            self._tell(body, inner, found)
+
+def _tell(graph: onnx.GraphProto, scope: Scope, found: Mapping[Value, Told]) -> None:
+    """Write down what values are: their types, or a Constant in the place of the node that computes them."""
+    for value, told in found.items():
+        if value.scope is scope and told.elements is None:
+            graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, told.elem_type, told.shape))
+    for node in graph.node:
+        made = scope.values.get(node.output[0]) if len(node.output) == 1 else None
+        elements = found[made].elements if made is not None and made in found else None
+        if elements is not None:
+            tensor = onnx.numpy_helper.from_array(elements)
+            node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=tensor))
+    for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
+        _tell(inner, body, found)
+
+
+def _rephrase(
+    graph: onnx.GraphProto, scope: Scope, known: Mapping[Value, tuple[int, Shape | None]], opset: int
+) -> bool:
+    """Say Unsqueeze for a Reshape of one integer to a vector; returns whether there were any.
+
+    Exporters join the sizes of a target shape in this way; inference follows a size through the one operator, but not
+    through the other.
+    """
+    changed = False
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx"):
+            continue
+        read, made = scope.resolve(node.input[0]), scope.values.get(node.output[0])
+        elem_type, shape = known.get(read, (0, None)) if read is not None else (0, None)
+        if elem_type not in _INTEGERS or shape != () or made is None or known.get(made, (0, None))[1] != (1,):
+            continue
+        changed = True
+        node.op_type = "Unsqueeze"
+        del node.attribute[:]
+        del node.input[1:]
+        if opset < _AXES_ARE_AN_INPUT_FROM:
+            node.attribute.append(onnx.helper.make_attribute("axes", [0]))
+        else:
+            axes = onnx.helper.make_tensor(f"{node.output[0]}.{_HIDDEN}", onnx.TensorProto.INT64, [1], [0])
+            node.input.append(axes.name)
+            graph.initializer.append(axes)
+    for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
+        changed |= _rephrase(inner, body, known, opset)
+    return changed
+
+
+def _is_settled(shape: Shape | None) -> bool:
+    """Whether every size is a number, or a symbol that inference did not make up."""
+    return shape is not None and not any(
+        size is None or (isinstance(size, str) and size.startswith("unk__")) for size in shape
+    )
 
 
 def _is_static(shape: Shape | None) -> bool:
@@ -119,10 +195,15 @@ def _bodies(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
 
 
 def _forget(graph: onnx.GraphProto, scope: Scope) -> None:
+    """Leave what inference is to start from: no sizes of values in between, and operators that it knows."""
     foreign = {name for node in graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
     kept = [info for info in graph.value_info if info.name in foreign]
     del graph.value_info[:]
     graph.value_info.extend(kept)
+    for node in graph.node:
+        if node.op_type in _KEEPING and node.domain in ("", "ai.onnx"):
+            node.op_type = "Identity"
+            del node.attribute[:], node.input[1:]
     for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
         _forget(inner, body)
 
