@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnfold.checks.contest import Contest, Role, Segment
 from bnfold.checks.feeds import Feed, make_feeds
@@ -112,11 +113,11 @@ def _latency(
     )
 
 
-def _by_opening(segments: list[Segment], values: Callable[[Segment], list[float]]) -> list[np.ndarray]:
+def _by_opening(segments: list[Segment], values: Callable[[Segment], Sequence[object]]) -> list[NDArray[np.float64]]:
     """Values of all segments that ran in the same sessions, together."""
     openings = dict.fromkeys(segment.opening for segment in segments)
     return [
-        np.array([value for segment in segments if segment.opening == opening for value in values(segment)])
+        np.array([value for segment in segments if segment.opening == opening for value in values(segment)], np.float64)
         for opening in openings
     ]
 

@@ -12,9 +12,9 @@ with sleeping workers. The times of the folded model have no say in that.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,13 +56,14 @@ class Opener(Protocol):
 class Segment:
     """Times of the rounds of one segment.
 
-    `ratios` are before / after and `control_ratios` the original's two times, one of each per round; `run_ms` holds
-    every timed run. `switches` counts how often a thread lost its core involuntarily, per second and core.
+    `ratios` holds before / after of each round, once with either run of the original; `control_ratios` those two runs'
+    own ratio; `run_ms` every timed run. `switches` counts how often a thread lost its core involuntarily, per second
+    and core.
     """
 
     opening: int
     switches: float = 0.0
-    ratios: list[float] = field(default_factory=list)
+    ratios: list[tuple[float, float]] = field(default_factory=list)
     control_ratios: list[float] = field(default_factory=list)
     run_ms: dict[Role, list[float]] = field(default_factory=lambda: {role: [] for role in ROLES})
 
@@ -162,10 +163,10 @@ def _take_turns(
                 if len(turn_ms) > 1:
                     del turn_ms[0]  # it finds the caches full of another model
                 segment.run_ms[role] += turn_ms
-                median_ms[role] = float(np.median(turn_ms))
-            # Both runs of the original make a better "before" than one, and one that the control says nothing about.
-            before_ms = math.sqrt(median_ms["original"] * median_ms["control"])
-            segment.ratios.append(before_ms / median_ms["folded"])
+                median_ms[role] = statistics.median(turn_ms)
+            segment.ratios.append(
+                (median_ms["original"] / median_ms["folded"], median_ms["control"] / median_ms["folded"])
+            )
             segment.control_ratios.append(median_ms["original"] / median_ms["control"])
             tick()
     core_seconds = (time.perf_counter() - began) * (os.cpu_count() or 1)
@@ -200,7 +201,6 @@ def _seconds(run: Callable[[], object]) -> float:
 def _no_garbage_collection() -> Iterator[None]:
     """Keep the collector from running inside a timed call."""
     was_enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

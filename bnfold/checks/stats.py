@@ -8,6 +8,7 @@ original does against itself is the yardstick.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,45 +22,56 @@ _RESAMPLES = 2000
 _BLOCKS = 24
 # Below this the percentile interval of a median is no 95 % interval, whatever the times.
 _LEAST_BLOCKS = 6
-_SMALLEST_CLAIM = 0.02
+# Openings of one and the same model differ by 1 % (standard deviation, measured), and hence two medians of n by
+# 1 % * sqrt(1.5 / n), the original's being over twice as many: less than about three times that is not claimed.
+_LUCK_OF_ONE_OPENING = 0.035
 
 
 @dataclass(frozen=True)
 class RatioEstimate:
-    """A median ratio and its 95 % interval; `blocks` is the number of values that the interval rests on."""
+    """A median ratio and its 95 % interval, from so many blocks of rounds in so many openings of the sessions."""
 
     value: float
     low: float
     high: float
     blocks: int
+    openings: int
 
 
 def median_ratio(openings: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> RatioEstimate:
-    """Median and interval of ratios, one array of shape (rounds,) per opening of the sessions, in order of time."""
+    """Median and interval of ratios: per opening of the sessions one array, of shape (rounds,) or (rounds, k).
+
+    Rounds are in order of time; the k ratios of one round stay together.
+    """
     logs = [np.log(ratios) for ratios in openings]
-    per_opening = max(1, min(_BLOCKS // len(logs), *(len(values) for values in logs)))
-    blocks = np.array([[np.median(block) for block in np.array_split(values, per_opening)] for values in logs])
-    which_opening = rng.integers(len(logs), size=(_RESAMPLES, len(logs), 1))
-    which_block = rng.integers(per_opening, size=(_RESAMPLES, len(logs), per_opening))
-    medians = np.median(blocks[which_opening, which_block], axis=(1, 2))
+    counts = np.array([min(max(1, _BLOCKS // len(logs)), len(values)) for values in logs])
+    blocks = np.array(
+        [np.median(block) for values, n in zip(logs, counts, strict=True) for block in np.array_split(values, n)]
+    )
+    firsts = np.cumsum(counts) - counts
+    drawn = rng.integers(len(logs), size=(_RESAMPLES, len(logs), 1))
+    within = rng.random((_RESAMPLES, len(logs), counts.max())) * counts[drawn]
+    medians = np.median(blocks[firsts[drawn] + within.astype(np.intp)], axis=(1, 2))
     low, high = np.quantile(medians, (0.025, 0.975))
-    value = np.median(np.concatenate(logs))
+    value = np.median(np.concatenate([values.ravel() for values in logs]))
     # The median of all rounds and that of their blocks differ a little: the interval holds both.
     low, high = min(low, value), max(high, value)
-    return RatioEstimate(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)), blocks.size)
+    return RatioEstimate(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)), blocks.size, len(logs))
 
 
 def verdict(ratio: RatioEstimate, control: RatioEstimate) -> Verdict:
     """What may be said of a ratio before / after, given that of the original against itself.
 
-    A difference is claimed only if the interval excludes 1 and the ratio lies further from 1 than 2 % and than either
-    end of the control's interval.
+    A difference is claimed only if the whole interval lies on one side of 1 and further from 1 than the control's
+    ratio, in either direction, and the ratio itself further from 1 than the luck of opening sessions takes it: 3.5 %
+    for one opening, less by the square root of their number.
     """
     if min(ratio.blocks, control.blocks) < _LEAST_BLOCKS:
         return "no measurable difference"
-    reach = max(1 + _SMALLEST_CLAIM, control.high, 1 / control.low)
-    if ratio.low > 1 and ratio.value > reach:
+    reach = max(control.value, 1 / control.value)
+    luck = 1 + _LUCK_OF_ONE_OPENING / math.sqrt(ratio.openings)
+    if ratio.low > reach and ratio.value > luck:
         return "faster"
-    if ratio.high < 1 and ratio.value < 1 / reach:
+    if ratio.high < 1 / reach and ratio.value < 1 / luck:
         return "slower"
     return "no measurable difference"
