@@ -8,6 +8,7 @@ the site made, or the one below reads the value that the site read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,18 @@ def test_only_what_the_report_names_differs_in_trained_models(path: Path, tmp_pa
     assert len(report.sites) == 4
     assert all(site.folded and site.direction == "backward" for site in report.sites)
     assert_only_named_differences(before, after, report)
+
+
+@pytest.mark.skipif("BNFOLD_MODELS" not in os.environ, reason="BNFOLD_MODELS names no folder of further models")
+def test_only_what_the_report_names_differs_in_further_models(tmp_path: Path) -> None:
+    paths = sorted(Path(os.environ["BNFOLD_MODELS"]).glob("*.onnx"))
+    assert paths
+    for path in paths:
+        folder = tmp_path / path.stem
+        folder.mkdir()
+        before = onnx.load(path)
+        after, report = converted(before, folder)
+        assert_only_named_differences(before, after, report)
 
 
 def test_notes_on_conv_and_bn_both_survive(tmp_path: Path) -> None:

@@ -104,9 +104,15 @@ class _Found:
 
 
 def plan_backward(graph: Graph, site: Site) -> Plan | Refusal:
-    """Fold the site into what stands above it."""
+    """Fold the site into what stands above it; a site that changes nothing goes into the operator right above it."""
     found = _Search(graph).pull_site(site, site_affine(graph, site))
-    return found if isinstance(found, Refusal) else _plan(graph, found, "backward")
+    if isinstance(found, Refusal):
+        return found
+    if not found.into:
+        first = graph.kind(site.nodes[0])
+        made = graph.producer(graph.inputs(site.nodes[0])[first.data if isinstance(first, ops.ConstAffine) else 0])
+        found += _Found(into=(made[0],) if made else ())
+    return _plan(graph, found, "backward")
 
 
 def plan_forward(graph: Graph, site: Site) -> Plan | Refusal:
