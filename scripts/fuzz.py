@@ -87,7 +87,7 @@ def tell(verdict: Verdict, folder: Path | None) -> None:
     print(f"seed {verdict.seed}, {name}:", flush=True)
     for failure in verdict.failures:
         print(f"  {failure}", flush=True)
-    if folder is not None:
+    if folder is not None and verdict.made:
         onnx.save(random_model(verdict.seed, verdict.elem_type).model, folder / f"fuzz_{verdict.seed}_{name}.onnx")
 
 

@@ -25,6 +25,7 @@ FLOATING = FLOAT, DOUBLE, HALF, BFLOAT = (
     TensorProto.FLOAT16,
     TensorProto.BFLOAT16,
 )
+BOOL = TensorProto.BOOL
 MOST_ELEMENTS, LARGEST, MOST_RANK = 3000, 1e4, 6
 
 
@@ -69,6 +70,7 @@ class Options:
     overridable: float
     disguise: float
     share: float
+    overriding: bool  # whether callers feed what they may override, in the last world
 
 
 @dataclass
@@ -141,12 +143,15 @@ class Builder:
         holder = self
         while holder.parent is not None and (self.options.ir_version < 4 or self.chance(0.5)):
             holder = holder.parent
-        tensor = _tensor(self.shared.name("c"), array, elem_type)
+        tensor = tensor_of(self.shared.name("c"), array, elem_type)
         holder.initializers.append(tensor)
         if holder.parent is None and (self.options.ir_version < 4 or self.chance(self.options.overridable)):
             holder.listed.append(tensor.name)
         stored = widened(onnx.numpy_helper.to_array(tensor))
         holder.values[tensor.name] = (stored,) * self.worlds
+        if tensor.name in holder.listed and self.options.overriding and stored.dtype.kind == "f":
+            other = rounded(stored * self.rng.uniform(0.5, 1.5, stored.shape), elem_type)
+            holder.values[tensor.name] = (*(stored,) * (self.worlds - 1), other)
         return tensor.name
 
     @property
@@ -291,7 +296,7 @@ class Builder:
             if array.ndim == 0:
                 return self.made("Constant", [], value_float=float(array))
             return self.made("Constant", [], value_floats=[float(element) for element in array])
-        return self.made("Constant", [], value=_tensor("", array, elem_type))
+        return self.made("Constant", [], value=tensor_of("", array, elem_type))
 
     def _transposed(self, array: Array, elem_type: int) -> str:
         perm = [int(axis) for axis in self.rng.permutation(array.ndim)]
@@ -331,7 +336,7 @@ class Builder:
             return self.made("Identity", [self.initializer(array, elem_type)])
         value = array.ravel()[:1]
         if self.chance(0.5):
-            return self.made("ConstantOfShape", [self.integers(*array.shape)], value=_tensor("", value, elem_type))
+            return self.made("ConstantOfShape", [self.integers(*array.shape)], value=tensor_of("", value, elem_type))
         shape = self.made("Shape", [self.initializer(array, elem_type)])
         return self.made("Expand", [self.initializer(value.reshape(()), elem_type), shape])
 
@@ -369,23 +374,6 @@ class Builder:
         return helper.make_graph(self.nodes, name, [*inputs, *listed], outputs, self.initializers)
 
 
-class FunctionBuilder(Builder):
-    """The body of a model-local function: constants are parameters, which the caller gives, or nodes of its own."""
-
-    def __init__(self, shared: Shared, caller: Builder) -> None:
-        super().__init__(shared)
-        self.parameters: dict[str, tuple[Array, int]] = {}
-
-    def initializer(self, array: Array, elem_type: int) -> str:
-        if self.chance(0.5):
-            return self.made("Constant", [], value=_tensor("", array, elem_type))
-        name = self.shared.name("p")
-        self.parameters[name] = (array, elem_type)
-        stored = widened(onnx.numpy_helper.to_array(_tensor("", array, elem_type)))
-        self.values[name] = (stored,) * self.worlds
-        return name
-
-
 def same_shape(a: Var, b: Var) -> bool:
     """Whether two values have one element type, and one shape in every world."""
     return a.elem_type == b.elem_type and all(p.shape == q.shape for p, q in zip(a.worlds, b.worlds, strict=True))
@@ -397,5 +385,5 @@ def rounded(array: Array, elem_type: int) -> Array:
     return array.astype(dtype).astype(np.float64)
 
 
-def _tensor(name: str, array: Array, elem_type: int) -> onnx.TensorProto:
+def tensor_of(name: str, array: Array, elem_type: int) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(np.asarray(array).astype(helper.tensor_dtype_to_np_dtype(elem_type)), name)

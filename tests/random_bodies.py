@@ -7,10 +7,28 @@ from typing import Any
 
 import numpy as np
 import onnx
-from graph_builder import Builder, FunctionBuilder, RejectedError, Var, same_shape
+from graph_builder import Array, Builder, RejectedError, Shared, Var, same_shape, tensor_of
+from interpreter import widened
 from onnx import TensorProto, helper
 from random_linears import linear, norm
 from random_passers import homogeneous
+
+
+class FunctionBuilder(Builder):
+    """The body of a model-local function: constants are parameters, which the caller gives, or nodes of its own."""
+
+    def __init__(self, shared: Shared, caller: Builder) -> None:
+        super().__init__(shared)
+        self.parameters: dict[str, tuple[Array, int]] = {}
+
+    def initializer(self, array: Array, elem_type: int) -> str:
+        if self.chance(0.5):
+            return self.made("Constant", [], value=tensor_of("", array, elem_type))
+        name = self.shared.name("p")
+        self.parameters[name] = (array, elem_type)
+        stored = widened(onnx.numpy_helper.to_array(tensor_of("", array, elem_type)))
+        self.values[name] = (stored,) * self.worlds
+        return name
 
 
 def body(b: Builder, x: Var) -> Var:

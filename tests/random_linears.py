@@ -140,6 +140,8 @@ def gemm(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
 
 
 def matmul(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
+    if x.rank < 2:
+        raise RejectedError("no matrix")
     left = x.dims[-1] is None or b.chance(0.15)  # the constant on the left
     inner = x.dims[-2] if left else x.dims[-1]
     if inner is None:
@@ -252,13 +254,15 @@ def batch_norm(b: Builder, x: Var) -> Var:
     return y
 
 
-def affine_chain(b: Builder, x: Var) -> Var:
-    """One to four of Mul, Add, Sub, Div, Neg by constants, along the same axes."""
+def affine_chain(b: Builder, x: Var, axis: int | None = None) -> Var:
+    """One to four of Mul, Add, Sub, Div, Neg by constants, along one axis, or now and then two."""
     if x.rank < 1:
         raise RejectedError("a scalar")
     along = [axis for axis, size in enumerate(x.dims) if size is not None]
     chosen = {b.pick(along) for _ in range(b.pick([1, 1, 1, 2]))} if along else set()
-    if x.rank >= 2 and 1 in along and b.chance(0.6):
+    if axis is not None:
+        chosen = {axis % x.rank} & set(along)
+    elif x.rank >= 2 and 1 in along and b.chance(0.6):
         chosen = {1}
     for _ in range(b.integer(1, 4)):
         if b.chance(0.08):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from graph_builder import DOUBLE, FLOAT, Builder, RejectedError, Var
+from graph_builder import BOOL, DOUBLE, FLOAT, Builder, RejectedError, Var
 
 Passer = Callable[[Builder, Var], Var]
 
@@ -24,15 +24,9 @@ def dropout(b: Builder, x: Var) -> Var:
     if b.opset >= 12:
         inputs: list[Any] = [x]
         if b.chance(0.4):
-            inputs += [b.constant(0.5, FLOAT), b.made("Constant", [], value=_boolean(False))]
+            inputs += [b.constant(0.5, FLOAT), b.initializer(np.asarray(False), BOOL)]
         return b.one("Dropout", inputs)
     return b.one("Dropout", [x], ratio=b.pick([None, 0.3]))
-
-
-def _boolean(value: bool) -> Any:
-    import onnx
-
-    return onnx.numpy_helper.from_array(np.asarray(value))
 
 
 def cast(b: Builder, x: Var) -> Var:
@@ -295,7 +289,7 @@ def pad(b: Builder, x: Var) -> Var:
     flat = [widths.get(axis, [0, 0])[side] for side in (0, 1) for axis in range(x.rank)]
     if b.opset < 11:
         return b.one("Pad", [x], pads=flat, mode=mode, value=b.pick([None, 0.0, 1.5]))
-    value = [b.constant(b.pick([0.0, 0.0, 1.5]), x)] if b.chance(0.3) else []
+    value = [b.constant(b.pick([0.0, 1.5]), x)] if b.chance(0.4) else []
     return b.one("Pad", [x, b.integers(*flat), *value], mode=mode)
 
 
