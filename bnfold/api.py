@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import bnfold
 from bnfold.conversion import Conversion, runnable
-from bnfold.errors import EquivalenceError, OutputError, UsageError
+from bnfold.errors import EquivalenceError, MissingDependency, OutputError, UsageError
+from bnfold.graphs.account import fold_options
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document
-from bnfold.graphs.onnx.fold import count, fold_document, fold_options
+from bnfold.graphs.onnx.fold import count, fold_document
 from bnfold.graphs.onnx.index import index_model
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
@@ -48,6 +49,9 @@ class FoldResult:
 def fold(
     model: Any,
     *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    inplace: bool = False,
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
     freeze_initializers: bool = False,
@@ -55,23 +59,52 @@ def fold(
 ) -> FoldResult:
     """Fold every BatchNorm that algebra allows; the model that is given is not changed.
 
-    `model` is an onnx.ModelProto or an onnx_ir.Model, and `result.model` is of the same kind; a path to an ONNX file
-    gives a ModelProto. `only` and `skip` are shell-style patterns on site names. `freeze_initializers` takes
-    initializers that are also graph inputs as constants; `assume_eval` takes BatchNorms in training mode as inference
-    ones.
+    `model` is an onnx.ModelProto, an onnx_ir.Model, a torch.nn.Module or a torch.export.ExportedProgram, and
+    `result.model` is of the same kind; a path to an ONNX file gives a ModelProto, one to a .pt2 file a program. `only`
+    and `skip` are shell-style patterns on site names. `freeze_initializers` takes initializers that are also inputs of
+    an ONNX graph as constants; `assume_eval` takes BatchNorms in training mode as inference ones.
+
+    A module is traced by torch.export on `example_inputs` (a tensor, a tuple of arguments or a dict of named ones),
+    with these `dynamic_shapes`. What its code and its tree of submodules cannot carry stays; folded BatchNorms become
+    identities. With `inplace` the module itself is folded and not a copy.
 
     Nothing is run: use `convert` to have the result verified.
 
     Raises:
-        ModelError: if the model cannot be read or contradicts itself.
+        ModelError: if the model cannot be read or traced, or contradicts itself.
         MissingDependency: if the model is of a kind whose package is not installed.
+        UsageError: if a module lacks example inputs, or another model is given what is for a module.
     """
     options = fold_options(only, skip, freeze_initializers, assume_eval)
+    for_module = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "inplace": inplace}
+    if _is_of_torch(model):
+        return FoldResult(*_torch_sources().fold_model(model, options, **for_module))
+    for name, value in for_module.items():
+        if value is not None and value is not False:
+            raise UsageError(f"{name} is for a PyTorch module; the model is of another kind")
     opened = open_model(model)
     before = count(opened.document.model)
     sites = fold_document(opened.document, opened.name, options)
     after = count(opened.document.model)
     return FoldResult(opened.give_back(opened.document), sites, before, after)
+
+
+def _is_of_torch(model: Any) -> bool:
+    """Whether a model is PyTorch's; told without an import of PyTorch."""
+    if isinstance(model, str | os.PathLike):
+        return Path(model).suffix == ".pt2"
+    return any(
+        base.__module__.startswith("torch.") and base.__name__ in ("Module", "ExportedProgram")
+        for base in type(model).__mro__
+    )
+
+
+def _torch_sources() -> Any:
+    try:
+        from bnfold.graphs.torch import sources
+    except ImportError:
+        raise MissingDependency('folding a PyTorch model needs torch: pip install "bnfold[torch]"') from None
+    return sources
 
 
 def inspect(

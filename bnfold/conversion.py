@@ -12,7 +12,8 @@ from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.graphs.onnx.fold import FoldOptions, count, evaluate_batch_norms, fold_document, strip_empty_outputs
+from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.onnx.fold import count, evaluate_batch_norms, fold_document, strip_empty_outputs
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import Staged, stage, stage_copy
 from bnfold.results import Counts, Latency, Site, Verification

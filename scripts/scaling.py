@@ -20,9 +20,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx.document import Document, from_proto
 from bnfold.graphs.onnx.files import load
-from bnfold.graphs.onnx.fold import FoldOptions, fold_document
+from bnfold.graphs.onnx.fold import fold_document
 
 ROUNDS = 5
 

@@ -21,9 +21,10 @@ from saved import NO_BATCH_NORM, TWO_BATCH_NORMS, names, save
 import bnfold
 from bnfold import conversion
 from bnfold.cli import main
+from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx import wire
 from bnfold.graphs.onnx.document import Computed, Document
-from bnfold.graphs.onnx.fold import FoldOptions, fold_document
+from bnfold.graphs.onnx.fold import fold_document
 
 QUICK = ("--no-verify", "--no-bench")
 

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from typing import Literal, cast
+from collections.abc import Iterator
+from dataclasses import replace
 
 import onnx
 
-from bnfold.algebra.fold import Outcome, fold_graph
-from bnfold.errors import UsageError
+from bnfold.algebra.fold import fold_graph
+from bnfold.graphs.account import FoldOptions, account
+from bnfold.graphs.chains import BATCH_NORM
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.emit import emit
 from bnfold.graphs.onnx.functions import copied, inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
-from bnfold.graphs.onnx.sites import BATCH_NORM
-from bnfold.results import Counts, Direction, Site
-
-
-@dataclass(frozen=True)
-class FoldOptions:
-    """Which sites fold: those whose names match a pattern of `only` (all, if there is none) and none of `skip`.
-
-    `without` leaves sites out by their place in the account. `freeze_initializers` takes initializers that are also
-    graph inputs as constants; `assume_eval` takes BatchNorms in training mode as inference ones.
-    """
-
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    freeze_initializers: bool = False
-    assume_eval: bool = False
-    without: frozenset[int] = frozenset()
-
-    def chooses(self, index: int, name: str) -> bool:
-        wanted = not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
-        return wanted and index not in self.without and not any(fnmatchcase(name, pattern) for pattern in self.skip)
-
-
-def fold_options(only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool) -> FoldOptions:
-    """The options as a caller gives them. Raises UsageError where a pattern stands for a list of patterns."""
-    for name, patterns in (("only", only), ("skip", skip)):
-        if isinstance(patterns, str):
-            raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=[{patterns!r}]")
-    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval)
+from bnfold.results import Counts, Site
 
 
 def fold_document(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
@@ -84,16 +55,7 @@ def _fold(document: Document, where: str, options: FoldOptions) -> tuple[Site, .
     outcomes = fold_graph(graph, lambda index, site: options.chooses(index, site.name))
     if any(outcome.refusal is None for outcome in outcomes):
         emit(graph)
-    return tuple(_account(outcome) for outcome in outcomes)
-
-
-def _account(outcome: Outcome) -> Site:
-    name, op = outcome.site.name, cast(Literal["BatchNormalization", "affine"], outcome.site.op)
-    refusal = outcome.refusal
-    if refusal is None:
-        direction = cast(Direction, outcome.direction)
-        return Site(name, op, "folded", direction, outcome.into, outcome.through, added_bytes=outcome.added_bytes)
-    return Site(name, op, "kept", reason=refusal.reason, blocker=refusal.blocker, detail=refusal.detail)
+    return tuple(account(outcome) for outcome in outcomes)
 
 
 def count(model: onnx.ModelProto, file_bytes: int | None = None) -> Counts:

@@ -19,13 +19,14 @@ from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
 from bnfold.algebra.plan import Site
+from bnfold.graphs.chains import scales
 from bnfold.graphs.onnx.constants import Known
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Node, Scope, Value, index_model, link
 from bnfold.graphs.onnx.kinds import translate
 from bnfold.graphs.onnx.kinds.facts import Facts
 from bnfold.graphs.onnx.settled import settled
-from bnfold.graphs.onnx.sites import find_sites, scales
+from bnfold.graphs.onnx.sites import find_sites
 
 
 class OnnxGraph:
@@ -51,7 +52,7 @@ class OnnxGraph:
     # What the planner asks.
 
     def sites(self) -> list[Site]:
-        return find_sites(self.scopes, self.kind, self.facts)
+        return find_sites(self, self.scopes, self.facts)
 
     def kind(self, node: Node) -> ops.Kind:
         if node not in self._kinds:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from bnfold.graphs.account import fold_options
 from bnfold.graphs.onnx import wire
 from bnfold.graphs.onnx.document import EXTERNAL, Computed, Document, Stored
 from bnfold.graphs.onnx.external import internalise
-from bnfold.graphs.onnx.fold import fold_document, fold_options
+from bnfold.graphs.onnx.fold import fold_document
 from bnfold.results import Site
 
 Tensors = dict[str, ir.TensorProtocol]

@@ -8,9 +8,9 @@ from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.axes import Shape
 from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
-from bnfold.graphs.onnx.constants import Known
+from bnfold.graphs import kinds
 from bnfold.graphs.onnx.index import Node, Value
-from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone, fits, input_at, no_rank
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone, input_at, no_rank
 
 
 def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -28,31 +28,15 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
         return Opaque("training-mode", "it hands out batch statistics; export in eval mode, or use --assume-eval")
     if not alone(node):
         return Opaque("training-mode", "its statistics outputs are used; export in eval mode")
-    parameters = []
+    parameters = {}
     for position, name in enumerate(("gamma", "beta", "mean", "var"), 1):
         known = facts.floating(input_at(node, position))
         if known is None:
             why = facts.why_not(input_at(node, position), "dynamic-parameters")
             return Opaque(why.reason, f"its {name} is no constant: {why.detail}")
-        parameters.append(known.float64().reshape(-1))
-        if not np.isfinite(parameters[-1]).all():
-            return Opaque("non-finite", f"its {name} holds NaN or infinity")
+        parameters[name] = known.float64().reshape(-1)
     shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
-    if shape is None:
-        return no_rank(node)
-    sizes = {parameter.size for parameter in parameters}
-    if len(shape) < 2 or 0 in sizes or len(sizes - {1}) > 1:
-        return Opaque("unsupported", "its parameters or its input have a shape that no BatchNorm has")
-    gamma, beta, mean, var = parameters
-    if isinstance(shape[1], int) and shape[1] != gamma.size:
-        return Opaque("unsupported", f"it has {gamma.size} parameters for {shape[1]} channels")
-    if not np.all(var + eps > 0):
-        return Opaque("non-finite", "its var + epsilon is not positive in every channel")
-    # Ioffe and Szegedy 2015, algorithm 2.
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = gamma / np.sqrt(var + eps)
-        shift = beta - mean * scale
-    return ConstAffine(0, Affine.along(1, scale, shift, len(shape)), Absorber(scale=1, shift=2, axis=1), gamma.size)
+    return no_rank(node) if shape is None else kinds.batch_norm(parameters, eps, shape)
 
 
 def _add(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -80,29 +64,15 @@ def _binary(node: Node, facts: Facts, op: str) -> ops.Kind:
     constants = [facts.floating(value) for value in node.inputs]
     for position in (1, 0):
         constant, x = constants[position], shapes[1 - position]
-        if constant is None or x is None or not fits(constant.folded_shape, x):
+        if constant is None or x is None or not kinds.fits(constant.folded_shape, x):
             continue
         if op == "Div" and position == 0:
             return Opaque("not-equivariant", "a constant divided by the value is no affine map of it")
-        return _by_constant(op, position, constant, len(x))
-    y_shape = _broadcast(a, b)
+        return kinds.by_constant(op.lower(), position, constant.float64(), len(x))
+    y_shape = kinds.broadcast(a, b)
     if op in ("Add", "Sub"):
         return Sum((1.0, -1.0 if op == "Sub" else 1.0), (a, b), y_shape)
     return Gate((0, 1) if op == "Mul" else (0,), (a, b), y_shape)
-
-
-def _by_constant(op: str, position: int, constant: Known, rank: int) -> ConstAffine:
-    c, data = constant.float64(), 1 - position
-    if op == "Mul":
-        return ConstAffine(data, Affine.of(c, 0.0, rank), Absorber(scale=position), c.size)
-    if op == "Div":
-        with np.errstate(all="ignore"):
-            return ConstAffine(data, Affine.of(1 / c, 0.0, rank), Absorber(scale=position, inverse=True), c.size)
-    if op == "Add":
-        return ConstAffine(data, Affine.of(1.0, c, rank), Absorber(shift=position))
-    if position == 1:  # x - c
-        return ConstAffine(data, Affine.of(1.0, -c, rank), Absorber(shift=position, sign=-1.0))
-    return ConstAffine(data, Affine.of(-1.0, c, rank), Absorber(shift=position))  # c - x
 
 
 def _neg(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -120,20 +90,8 @@ def _sum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
         if shape is None:
             return no_rank(node)
         shapes.append(shape)
-        y_shape = _broadcast(y_shape, shape)
+        y_shape = kinds.broadcast(y_shape, shape)
     return Sum((1.0,) * len(shapes), tuple(shapes), y_shape)
-
-
-def _broadcast(a: Shape, b: Shape) -> Shape:
-    """The shape of an elementwise result. A size that is not known on either side stays unknown."""
-    rank = max(len(a), len(b))
-    a, b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
-    return tuple(p if p == q or q == 1 else q if p == 1 else _larger(p, q) for p, q in zip(a, b, strict=True))
-
-
-def _larger(p: int | str | None, q: int | str | None) -> int | str | None:
-    """Of two different sizes: a number above 1 wins over a size that is not known, which must be 1 or the same."""
-    return p if isinstance(p, int) else q if isinstance(q, int) else None
 
 
 def is_enlarging(node: Node, facts: Facts) -> Value | None:
@@ -143,7 +101,7 @@ def is_enlarging(node: Node, facts: Facts) -> Value | None:
     for position in (1, 0):
         constant = facts.floating(node.inputs[position])
         x = facts.shape(node.inputs[1 - position])
-        if constant is not None and x is not None and not fits(constant.folded_shape, x):
+        if constant is not None and x is not None and not kinds.fits(constant.folded_shape, x):
             return node.inputs[1 - position]
     return None
 

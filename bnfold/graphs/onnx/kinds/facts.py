@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.axes import Shape
+from bnfold.graphs.kinds import fits
 from bnfold.graphs.onnx.constants import Constants, Known
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.shapes import Shapes
@@ -185,12 +186,6 @@ def normalised(axes: Sequence[int], rank: int) -> tuple[int, ...]:
         if not -rank <= axis < rank:
             raise IndexError(f"axis {axis} of a value of rank {rank}")
     return tuple(sorted(axis % rank if rank else axis for axis in axes))
-
-
-def fits(constant: tuple[int, ...], x: Shape) -> bool:
-    """Whether `x op constant`, broadcasting, has the shape of x for certain."""
-    missing = len(x) - len(constant)
-    return missing >= 0 and all(size in (1, x[missing + axis]) for axis, size in enumerate(constant))
 
 
 def input_at(node: Node, position: int) -> Value | None:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 from bnfold.algebra import ops
 from bnfold.algebra.ops import Bias, Linear, Opaque, Recurrent
+from bnfold.graphs import kinds
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at, no_rank
-
-# One letter per index: spatial axes of x, taps of the weight, spatial axes of y; batch axes of a product.
-_IN, _TAP, _OUT, _BATCH = "abcdef", "pqrstz", "uvwxyh", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def _conv(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -30,36 +28,12 @@ def _convolution(node: Node, attributes: Attributes, facts: Facts, transposed: b
     held = facts.floating(bias)
     if bias is not None and held is None:
         return facts.why_not(bias)
-    rank = len(weight.shape)
-    spatial = rank - 2
-    if rank < 3 or spatial > len(_TAP):
-        return Opaque("unsupported", f"a convolution of rank {rank} is not understood")
     group = attributes.get("group", 1)
-    taps = dict(zip(_TAP, weight.shape[2:], strict=False))
-    split = weight.shape[0] // group
     if held is not None and held.folded_shape != (weight.shape[1] * group if transposed else weight.shape[0],):
         raise ValueError(f"a bias of shape {held.folded_shape} for a weight of shape {weight.shape}")
-    if group < 1 or split * group != weight.shape[0]:
-        return Opaque("unsupported", f"{weight.shape[0]} channels do not fall into {group} groups")
-    w = ("gi", "o") if transposed else ("go", "i")
-    other = weight.shape[1]
-    sizes = {"g": group, "i": split if transposed else other, "o": other if transposed else split, **taps}
-    why = (
-        _unpadded_transposed(attributes, weight.shape[2:])
-        if transposed
-        else _unpadded(node, attributes, facts, weight.shape[2:])
-    )
-    return Linear(
-        data=0,
-        weight=1,
-        bias=Bias(2, bias is not None, axis=1),
-        x=("n", "gi", *_IN[:spatial]),
-        w=(*w, *_TAP[:spatial]),
-        y=("n", "go", *_OUT[:spatial]),
-        sizes=sizes,
-        complete=not why,
-        incomplete_why=why,
-    )
+    kernel = weight.shape[2:]
+    why = _unpadded_transposed(attributes, kernel) if transposed else _unpadded(node, attributes, facts, kernel)
+    return kinds.convolution(weight.shape, group, biased=bias is not None, transposed=transposed, incomplete=why)
 
 
 def _unpadded(node: Node, attributes: Attributes, facts: Facts, kernel: Sequence[int]) -> str:
@@ -94,12 +68,9 @@ def _unpadded_transposed(attributes: Attributes, kernel: Sequence[int]) -> str:
     fixed = attributes.get("output_shape")
     auto_pad = attributes.get("auto_pad", "NOTSET")
     attributes.get("kernel_shape")
-    border = [(taps - 1) * dilation for taps, dilation in zip(kernel, dilations, strict=True)]
-    if fixed is None and auto_pad in ("NOTSET", "VALID") and not any(extra) and all(stride == 1 for stride in strides):
-        pads = zeros if auto_pad == "VALID" else pads
-        if all(pad >= edge for pad, edge in zip(pads, [*border, *border], strict=True)):
-            return ""
-    return "outputs of the transposed convolution sum over different taps, so a shift reaches them differently"
+    if fixed is not None or auto_pad not in ("NOTSET", "VALID"):
+        return kinds.UNEVEN
+    return kinds.transposed_border(kernel, strides, dilations, zeros if auto_pad == "VALID" else pads, extra)
 
 
 def _gemm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -139,54 +110,20 @@ def _matmul(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     shape = facts.shape(node.inputs[data])
     if shape is None:
         return no_rank(node)
-    ranks = {data: len(shape), weight: len(constant.shape)}
-    rank = max(*ranks.values(), 2)
-    batch = _BATCH[: rank - 2]
-    a, b = [*batch, "m", "k"], [*batch, "k", "n"]
-    y = [*batch, "m", "n"]
-    if ranks[0] == 1:
-        a, y = ["k"], [letter for letter in y if letter != "m"]
-    if ranks[1] == 1:
-        b, y = ["k"], [letter for letter in y if letter != "n"]
-    x, w = (a, b) if weight == 1 else (b, a)
-    x, w = x[len(x) - ranks[data] :], w[len(w) - ranks[weight] :]
-    # A batch axis of extent 1 is broadcast: its index is one of its own that the result does not have.
-    for axis, size in enumerate(constant.shape):
-        if w[axis] in batch and size == 1:
-            w[axis] = w[axis].lower()
-    for axis, length in enumerate(shape):
-        if x[axis] in batch and length == 1:
-            x[axis] = ""
-    return Linear(
-        data=data,
-        weight=weight,
-        bias=None,
-        x=tuple(x),
-        w=tuple(w),
-        y=tuple(y),
-        sizes=dict(zip(w, constant.shape, strict=True)),
-    )
+    return kinds.product(shape, constant.shape, data, weight)
 
 
 def _einsum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     """A product of two operands, one of them constant, in which every index is written out."""
-    equation = str(attributes.get("equation", "")).replace(" ", "")
-    terms, arrow, result = equation.partition("->")
-    operands = terms.split(",")
-    if len(operands) != 2 or not arrow or "." in equation or any(len(set(t)) < len(t) for t in (*operands, result)):
+    equation = str(attributes.get("equation", ""))
+    terms = kinds.einsum_terms(equation)
+    if terms is None or len(node.inputs) != 2:
         return Opaque("unsupported", f"the Einsum '{equation}' is not understood")
     data, weight = (0, 1) if facts.floating(node.inputs[1]) else (1, 0)
     constant = facts.floating(node.inputs[weight])
     if constant is None:
         return facts.why_not(node.inputs[1])
-    x, w = operands[data], operands[weight]
-    if set(x) - set(w) - set(result) or len(w) != len(constant.shape):
-        return Opaque("unsupported", f"the Einsum '{equation}' sums its input by itself")
-    sizes = dict(zip(w, constant.shape, strict=True))
-    shape = facts.shape(node.inputs[data])
-    if any(size == 1 for size in constant.shape) or shape is None or len(shape) != len(x) or 1 in shape:
-        return Opaque("unsupported", f"an index of the Einsum '{equation}' may be broadcast")
-    return Linear(data=data, weight=weight, bias=None, x=tuple(x), w=tuple(w), y=tuple(result), sizes=sizes)
+    return kinds.einsum(terms, facts.shape(node.inputs[data]), constant.shape, data, weight)
 
 
 def _recurrent(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

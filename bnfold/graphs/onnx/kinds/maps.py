@@ -9,6 +9,7 @@ import onnx
 from bnfold.algebra import ops
 from bnfold.algebra.axes import Insert, Permute, Pick, Regroup, Remove, Repeat, Shape, Size, Step
 from bnfold.algebra.ops import Concat, IndexMap, Opaque, Pass
+from bnfold.graphs import kinds
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import (
     Attributes,
@@ -182,15 +183,7 @@ def _expand(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     x, y = facts.named_shape(node.inputs[0]), facts.shape(node.outputs[0])
     if x is None or y is None:
         return no_rank(node)
-    missing = len(y) - len(x)
-    steps: list[Step] = [Insert(tuple(range(missing)))] if missing else []
-    x = (1,) * missing + x
-    for axis, (old, new) in enumerate(zip(x, y, strict=True)):
-        if old == 1 and new != 1:
-            steps.append(Repeat(axis, 1, new))
-        elif old != new and not isinstance(old, int):
-            return Opaque("dynamic-shape", f"whether it repeats along axis {axis} is known only at run time")
-    return _map(*steps)
+    return kinds.expansion(x, y)
 
 
 def _tile(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -230,7 +223,7 @@ def _space_to_depth(node: Node, attributes: Attributes, facts: Facts) -> ops.Kin
     n, c, h, w = x
     if any(isinstance(size, int) and size % block for size in (h, w)):
         return Opaque("unsupported", f"an image of {h} x {w} does not fall into blocks of {block} x {block}")
-    rows, columns = _parts(h, block), _parts(w, block)
+    rows, columns = kinds.parts(h, block), kinds.parts(w, block)
     inner: Shape = (n, c, rows, block, columns, block)
     perm = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     middle: Shape = tuple(inner[axis] for axis in perm)
@@ -239,10 +232,6 @@ def _space_to_depth(node: Node, attributes: Attributes, facts: Facts) -> ops.Kin
 
 def _times(size: Size, factor: int) -> Size:
     return size * factor if isinstance(size, int) else None
-
-
-def _parts(size: Size, factor: int) -> Size:
-    return size // factor if isinstance(size, int) else f"{size}/{factor}"
 
 
 def _concat(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

@@ -1,0 +1,49 @@
+"""What is the same for every framework around a fold: which sites are chosen, and how outcomes are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, cast
+
+from bnfold.algebra.fold import Outcome
+from bnfold.errors import UsageError
+from bnfold.results import Direction, Site
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """Which sites fold: those whose names match a pattern of `only` (all, if there is none) and none of `skip`.
+
+    `without` leaves sites out by their place in the account. `freeze_initializers` takes initializers that are also
+    graph inputs as constants; `assume_eval` takes BatchNorms in training mode as inference ones.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    freeze_initializers: bool = False
+    assume_eval: bool = False
+    without: frozenset[int] = frozenset()
+
+    def chooses(self, index: int, name: str) -> bool:
+        wanted = not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
+        return wanted and index not in self.without and not any(fnmatchcase(name, pattern) for pattern in self.skip)
+
+
+def fold_options(only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool) -> FoldOptions:
+    """The options as a caller gives them. Raises UsageError where a pattern stands for a list of patterns."""
+    for name, patterns in (("only", only), ("skip", skip)):
+        if isinstance(patterns, str):
+            raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=[{patterns!r}]")
+    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval)
+
+
+def account(outcome: Outcome) -> Site:
+    """An outcome as callers see it."""
+    name, op = outcome.site.name, cast(Literal["BatchNormalization", "affine"], outcome.site.op)
+    refusal = outcome.refusal
+    if refusal is None:
+        direction = cast(Direction, outcome.direction)
+        return Site(name, op, "folded", direction, outcome.into, outcome.through, added_bytes=outcome.added_bytes)
+    return Site(name, op, "kept", reason=refusal.reason, blocker=refusal.blocker, detail=refusal.detail)

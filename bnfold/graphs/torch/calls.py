@@ -1,0 +1,74 @@
+"""The calls of submodules while a module is traced, and the hooks that its user has put on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: how many positional arguments, which named ones, and whether it gave one tensor."""
+
+    positional: int
+    named: tuple[str, ...]
+    gives_tensor: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an Identity could be called alike."""
+        return self.gives_tensor and (self.positional, self.named) in ((1, ()), (0, ("input",)))
+
+
+@dataclass
+class Calls:
+    """Calls of submodules by path, in the order in which they ended."""
+
+    made: list[tuple[str, Call]] = field(default_factory=list)
+
+    def of(self, path: str) -> list[Call]:
+        return [call for name, call in self.made if name == path]
+
+    def within(self, path: str) -> list[tuple[str, Call]]:
+        """The calls of the direct and indirect children of a module, by their names from there."""
+        return [(name.removeprefix(f"{path}."), call) for name, call in self.made if name.startswith(f"{path}.")]
+
+
+@contextmanager
+def recorded(module: nn.Module) -> Iterator[Calls]:
+    """Record the calls of all submodules while the context lasts."""
+    calls = Calls()
+    handles = []
+    for path, submodule in module.named_modules():
+
+        def record(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
+            calls.made.append((path, Call(len(args), tuple(kwargs), isinstance(result, torch.Tensor))))
+
+        handles.append(submodule.register_forward_hook(record, with_kwargs=True))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def hooked(module: nn.Module) -> list[str]:
+    """The paths of the submodules that bear hooks, those aside by which PyTorch itself computes weights."""
+    return [path for path, submodule in module.named_modules() if any(map(_is_foreign, _hooks(submodule)))]
+
+
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    for kind in _HOOKS:
+        yield from getattr(module, kind).values()
+
+
+def _is_foreign(hook: Any) -> bool:
+    home = getattr(hook, "__module__", None) or type(hook).__module__
+    return not str(home).startswith("torch.nn.utils")

@@ -1,0 +1,98 @@
+"""Folding an ExportedProgram: a program in, a new one out, and the account of its sites."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import TensorArgument
+
+from bnfold.errors import ModelError, OutputError
+from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.torch.emit import emit
+from bnfold.graphs.torch.fold import Folded, attempt, fold_laid_out, quietly, state_of
+from bnfold.graphs.torch.graph import TorchGraph
+from bnfold.graphs.torch.index import Index
+from bnfold.graphs.torch.layout import Layout
+from bnfold.graphs.torch.reading import index_program, is_plain
+
+
+def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
+    """Fold every site of a program that the options choose; the program that is given is not changed.
+
+    PyTorch itself first makes operators that write in place functional, and writes out regions under `no_grad` or
+    `autocast`. Dynamic shapes stay; so do the names of all parameters that stay. A program in which nothing folds is
+    handed back as it is.
+
+    Raises ModelError if PyTorch cannot make the program functional.
+    """
+    if options.assume_eval:
+        program = _evaluated(program)
+    given = program
+    if not is_plain(program):
+        traced = program
+        program = attempt(
+            "run_decompositions({}) cannot make the program functional", lambda: traced.run_decompositions({})
+        )
+
+    def graph_of(unfit: set[str]) -> TorchGraph:
+        return TorchGraph(index_program(program), state_of(program), unfit)
+
+    run = fold_laid_out(graph_of, program.graph, options, relaxing=True)
+    if not run.graph.merged:
+        return Folded(given, run.sites, run.graph.before, run.graph.before)
+    with quietly():
+        folded = emit(run.graph, program, run.layout)
+    return Folded(folded, run.sites, run.graph.before, run.graph.count())
+
+
+def _evaluated(program: ExportedProgram) -> ExportedProgram:
+    """The program with its BatchNorms in inference mode, and without their counters of batches; itself if they are."""
+    if not any(_trains(node) for node in program.graph.nodes):
+        return program
+    copied = emit(TorchGraph(Index(), {}), program, Layout())
+    counters = {
+        spec.arg.name
+        for spec in copied.graph_signature.input_specs
+        if isinstance(spec.arg, TensorArgument) and str(spec.target).endswith("num_batches_tracked")
+    }
+    for node in list(copied.graph.nodes):
+        if _trains(node):
+            node.args = (*node.args[:5], False, *node.args[6:])
+        counted = node.args[0] if node.target is torch.ops.aten.add_.Tensor else None
+        if isinstance(counted, fx.Node) and counted.name in counters and not node.users:
+            copied.graph.erase_node(node)
+    copied.graph_module.recompile()
+    return copied
+
+
+def _trains(node: fx.Node) -> bool:
+    """Whether a node is a BatchNorm that has statistics and does not use them."""
+    return node.target is torch.ops.aten.batch_norm.default and node.args[3] is not None and node.args[5] is True
+
+
+def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
+    """The program in a .pt2 file. Raises ModelError if there is none that this PyTorch reads."""
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: there is no such file; give the path of a program that torch.export.save wrote")
+    program: ExportedProgram = attempt(
+        f"{path}: this is no program that PyTorch {torch.__version__} reads", lambda: torch.export.load(path)
+    )
+    return program
+
+
+def save_program(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
+    """Write a program to a .pt2 file, all or nothing. Raises OutputError if that is not possible."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.pt2")
+    try:
+        with quietly():
+            torch.export.save(program, temporary)
+        temporary.replace(target)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{target}: cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

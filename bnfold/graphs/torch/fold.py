@@ -1,0 +1,79 @@
+"""What folding a module and folding a program share: the state of a program, the account, the counts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from torch import fx
+from torch.export import ExportedProgram
+
+from bnfold.algebra.fold import fold_graph
+from bnfold.errors import ModelError
+from bnfold.graphs.account import FoldOptions, account
+from bnfold.graphs.torch.graph import TorchGraph
+from bnfold.graphs.torch.layout import Layout, layout_after
+from bnfold.results import Counts, Site
+
+Graph = TypeVar("Graph", bound=TorchGraph)
+
+
+@dataclass(frozen=True)
+class Run(Generic[Graph]):
+    """A graph after its fold, the account of its sites, and what the fold does to layouts."""
+
+    graph: Graph
+    sites: tuple[Site, ...]
+    layout: Layout
+
+
+class Folded(NamedTuple):
+    """A folded model of the kind that was given, the account of its sites, and what the graph held before and after."""
+
+    model: Any
+    sites: tuple[Site, ...]
+    before: Counts
+    after: Counts
+
+
+def fold_laid_out(
+    graph_of: Callable[[set[str]], Graph], program: fx.Graph, options: FoldOptions, *, relaxing: bool
+) -> Run[Graph]:
+    """Fold a program's graph, and fold it again without those nodes whose layout somebody below turns out to need.
+
+    `graph_of(unfit)` gives the graph afresh; `relaxing` says that views below may be made reshapes.
+    """
+    unfit: set[str] = set()
+    while True:
+        graph = graph_of(unfit)
+        outcomes = fold_graph(graph, lambda at, site: options.chooses(at, site.name))
+        layout = layout_after(graph, program, relaxing=relaxing)
+        if layout.unfit <= unfit:
+            return Run(graph, tuple(account(outcome) for outcome in outcomes), layout)
+        unfit |= layout.unfit
+
+
+def state_of(program: ExportedProgram) -> dict[str, Any]:
+    """The tensors of a program by their names: parameters, buffers and constants."""
+    return {**program.constants, **program.state_dict}
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """PyTorch's own warnings while it traces are about its insides, or about the model, which stays as it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def attempt(what: str, run: Callable[[], Any]) -> Any:
+    """What `run` gives; ModelError, with the first line of what PyTorch said, where it fails."""
+    try:
+        with quietly():
+            return run()
+    except Exception as error:  # it raises what it likes, from the user's code and from its own
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"{what}: {type(error).__name__}: {said}") from error

@@ -1,0 +1,112 @@
+"""What a translation may ask: arguments, shapes and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bnfold.algebra import ops
+from bnfold.algebra.affine import Refusal
+from bnfold.algebra.axes import Shape
+from bnfold.graphs.torch.constants import Constants, Known
+from bnfold.graphs.torch.index import Node, Value, size_of
+
+
+class Arguments:
+    """The arguments of a node that are no tensors; it remembers which were read."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._read: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An argument as the caller gave it, or as its schema has it; `default` where the schema lacks it."""
+        self._read.add(name)
+        return self._node.arguments.get(name, default)
+
+    def many(self, name: str, count: int, default: int) -> list[Any]:
+        """An argument of one number per axis, which may be given as a single one, or as none."""
+        value = self.get(name)
+        if value is None or value == []:
+            return [default] * count
+        items = value if isinstance(value, list) else [value]
+        return items * count if len(items) == 1 else items
+
+    def skip(self, *names: str) -> None:
+        """Take note of arguments that change nothing here."""
+        self._read.update(names)
+
+    def unread(self) -> list[str]:
+        return sorted(self._node.given - self._read)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Shapes and constants of the graph."""
+
+    constants: Constants
+
+    def shape(self, value: Value | None) -> Shape | None:
+        """The sizes of a value, symbols as names; None where it is no tensor."""
+        if value is None:
+            return None
+        if value.producer is None:
+            known = self.constants.known(value)
+            if known is not None:
+                return known.folded_shape
+        return None if value.tensor is None else tuple(size_of(size) for size in value.tensor.shape)
+
+    def known(self, value: Value | None) -> Known | None:
+        return self.constants.known(value)
+
+    def floating(self, value: Value | None) -> Known | None:
+        """The constant that a value is, if its elements are floating point numbers."""
+        known = self.constants.known(value)
+        return known if known is not None and known.is_floating else None
+
+    def why_not(self, value: Value | None, reason: str = "computed-weight") -> ops.Opaque:
+        """Why a value that has to be a constant is none; `reason` where nothing more particular is known."""
+        found = self.constants.get(value) if value is not None else None
+        if not isinstance(found, Refusal):
+            return ops.Opaque("unsupported", "a constant is missing, or of a type that is not understood")
+        return ops.Opaque(reason if found.reason == "computed-weight" else found.reason, found.detail)
+
+    def integers(self, value: Value | None) -> list[int] | None:
+        """The elements of a constant of integers, flattened; None for anything else."""
+        known = self.constants.known(value)
+        if known is None or known.is_floating or known.dtype is torch.bool:
+            return None
+        return [int(element) for element in known.read().flatten().tolist()]
+
+
+Translation = Callable[[Node, Arguments, Facts], ops.Kind]
+
+
+def no_rank(node: Node) -> ops.Opaque:
+    return ops.Opaque("dynamic-shape", f"the rank of a value at '{node.name}' ({node.op}) is not known")
+
+
+def normalised(axes: Sequence[int] | int, rank: int) -> tuple[int, ...]:
+    """Axes counted from the front, in ascending order."""
+    axes = [axes] if isinstance(axes, int) else axes
+    return tuple(sorted(axis % rank if rank else axis for axis in axes))
+
+
+def input_at(node: Node, position: int) -> Value | None:
+    return node.inputs[position] if position < len(node.inputs) else None
+
+
+def alone(node: Node) -> bool:
+    """Whether nobody uses an output of the node but the first."""
+    return not any(value and (value.readers or value.is_output) for value in node.outputs[1:])
+
+
+def same_type(node: Node, position: int) -> bool:
+    """Whether a node makes floating point numbers of the very type that it reads here."""
+    source, target = input_at(node, position), node.outputs[0]
+    if source is None or target is None or source.tensor is None or target.tensor is None:
+        return source is not None and source.tensor is None
+    return source.tensor.dtype == target.tensor.dtype and target.tensor.dtype.is_floating_point

@@ -1,0 +1,166 @@
+"""Folding a module: an nn.Module in, a folded one of the same class out, and the account of its sites.
+
+Decisions. A copy is made first and traced itself; its weights are written once, when it is known what they are. While
+it is traced, every convolution and linear layer without a bias is lent one of zeros; those that no fold has used are
+taken back. So a bias appears where one is needed, and the graph, not the class, says whether the code of a layer reads
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from bnfold.errors import ModelError, UsageError
+from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.torch.calls import Calls, hooked, recorded
+from bnfold.graphs.torch.copies import Blanks, copied
+from bnfold.graphs.torch.fold import Folded, attempt, fold_laid_out
+from bnfold.graphs.torch.module_graph import ModuleGraph
+from bnfold.graphs.torch.reading import index_program
+from bnfold.graphs.torch.structure import Unit
+
+
+def fold_module(
+    module: nn.Module,
+    example_inputs: Any,
+    options: FoldOptions,
+    *,
+    dynamic_shapes: Any = None,
+    inplace: bool = False,
+) -> Folded:
+    """Fold every site that the options choose and that the module's structure can carry.
+
+    The module is traced by torch.export on `example_inputs`: a tensor, a tuple of positional arguments or a mapping of
+    named ones; `dynamic_shapes` is handed on to it. The result is a copy of the module, or the module itself with
+    `inplace`. BatchNorms that folded are Identities, weights and biases are new, all else is as it was; with
+    `assume_eval` the result is in evaluation mode.
+
+    Raises:
+        ModelError: if the module cannot be traced or copied, or has lazy layers that were never run.
+        UsageError: if there are no example inputs.
+    """
+    _check(module)
+    args, kwargs = _arguments(example_inputs)
+    result, blanks = (module, Blanks()) if inplace else copied(module)
+    values = dict(module.named_parameters(remove_duplicate=False))
+    hooks = hooked(result)
+    training = result.training and not options.assume_eval
+    with _in_evaluation(result, options.assume_eval), _with_biases(result):
+        program, calls = _traced(result, args, kwargs, dynamic_shapes)
+        state = {**program.constants, **program.state_dict, **values}
+
+        def graph_of(unfit: set[str]) -> ModuleGraph:
+            return ModuleGraph(index_program(program), state, result, calls, hooks, unfit, training=training)
+
+        run = fold_laid_out(graph_of, program.graph, options, relaxing=False)
+        _write(run.graph, result, blanks)
+    return Folded(result, run.sites, run.graph.before, run.graph.count())
+
+
+def _check(module: nn.Module) -> None:
+    """Raise ModelError for what is a module, but not one whose code and layers are its own."""
+    what = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(f"a {what} is compiled TorchScript, which cannot be traced: fold the module, then script it")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ModelError(f"a {what} wraps the module to fold: fold model.module, and wrap the result again")
+    if hasattr(module, "_orig_mod"):
+        raise ModelError(f"a {what} is compiled: fold model._orig_mod, and give the result to torch.compile")
+    for path, submodule in module.named_modules():
+        held = (*submodule._parameters.values(), *submodule._buffers.values())
+        if any(is_lazy(tensor) for tensor in held):
+            kind = type(submodule).__name__
+            raise ModelError(f"'{path}' ({kind}) has no weights yet: call the module once on an example, then fold it")
+
+
+def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if example_inputs is None:
+        raise UsageError("a PyTorch module needs example_inputs=...: a tensor, a tuple of arguments or a dict of them")
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+@contextmanager
+def _in_evaluation(module: nn.Module, keep: bool) -> Iterator[None]:
+    """Evaluation mode while the context lasts, and if `keep` is given after it, too."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    if module.training or keep:
+        module.eval()
+    try:
+        yield
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        for submodule, mode in () if keep else modes:
+            submodule.training = mode
+
+
+@contextmanager
+def _with_biases(module: nn.Module) -> Iterator[None]:
+    """Biases of zeros for the layers that have none, while the context lasts, and after it where they were replaced."""
+    lent: list[tuple[nn.Module, nn.Parameter]] = []
+    for layer in module.modules():
+        weight = layer._parameters.get("weight")
+        if isinstance(layer, nn.Linear | _ConvNd) and weight is not None and layer._parameters.get("bias", 0) is None:
+            size = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+            bias = nn.Parameter(weight.detach().new_zeros(size), requires_grad=weight.requires_grad)
+            layer._parameters["bias"] = bias
+            lent.append((layer, bias))
+    try:
+        yield
+    finally:
+        for layer, bias in lent:
+            if layer._parameters["bias"] is bias:
+                layer._parameters["bias"] = None
+
+
+def _traced(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> tuple[ExportedProgram, Calls]:
+    with recorded(module) as calls:
+        program: ExportedProgram = attempt(
+            f"torch.export cannot trace the {type(module).__name__}",
+            lambda: torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False),
+        )
+    return program, calls
+
+
+def _write(graph: ModuleGraph, module: nn.Module, blanks: Blanks) -> None:
+    """Carry out in the module what the plans changed in its graph, and fill in the rest."""
+    for (node, position), value in graph.changed.items():
+        if node in graph.gone or node.inputs[position] is not value:
+            continue
+        known = graph.constants.known(value)
+        if known is None:
+            raise KeyError(f"a constant of '{node.name}' was folded and is gone")
+        home, _, name = known.name.rpartition(".")
+        layer = module.get_submodule(home)
+        if not blanks.fill(getattr(layer, name), known):
+            setattr(layer, name, known.tensor())
+    blanks.fill_rest()
+    for node in graph.gone:
+        if node in graph.units:
+            _leave_out(module, graph.units[node])
+
+
+def _leave_out(module: nn.Module, unit: Unit) -> None:
+    home, _, name = unit.path.rpartition(".")
+    parent, left = module.get_submodule(home), module.get_submodule(unit.path)
+    following = nn.Sequential()
+    for child in unit.rest:
+        following.add_module(child, left.get_submodule(child))
+    stand_in = following if unit.rest else nn.Identity()
+    stand_in.training = left.training
+    parent._modules[name] = stand_in

@@ -1,0 +1,307 @@
+"""A module in, a module of the same class out: the same function, without the BatchNorms that could go."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra 'torch'")
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_networks import IMAGES, Code, Formula, calibrated, difference, lenet, verdicts
+
+from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.torch.module import fold_module
+from models.networks import HandwrittenBatchNorm
+
+ALL = FoldOptions()
+MAPS, ROWS = (2, 3, 9, 8), (4, 5)
+
+
+def norm(rank: int, channels: int = 4, **options: bool) -> nn.Module:
+    return (nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d)(channels, **options)
+
+
+def frozen(parameter: str) -> Callable[[int, int], nn.Module]:
+    def made(channels: int, rank: int) -> nn.Module:
+        layer = norm(rank, channels)
+        getattr(layer, parameter).requires_grad_(False)
+        return layer
+
+    return made
+
+
+def mlp(body: Callable[[Code, Tensor], Tensor]) -> Code:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"w1": (5, 4), "b1": (4,), "w2": (4, 3), "b2": (3,)}
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return Code(body, norm=norm(2), **weights)
+
+
+# Every row: the module, the shape of its input, and what becomes of its sites.
+BACK = "backward"
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
+    "BNLeNet": (lenet, IMAGES, [BACK] * 4),
+    "BNLeNet, lazy layers": (lambda: lenet(lazy=True), IMAGES, [BACK] * 4),
+    "BNLeNet, no bias in convs": (lambda: lenet(conv_bias=False), IMAGES, [BACK] * 4),
+    "BNLeNet, no bias in linears": (lambda: lenet(linear_bias=False), IMAGES, [BACK] * 4),
+    "BNLeNet, no bias at all": (lambda: lenet(conv_bias=False, linear_bias=False), IMAGES, [BACK] * 4),
+    **{f"BNLeNet without norm {n}": (lambda n=n: lenet(without=n), IMAGES, [BACK] * 3) for n in (1, 2, 3, 4)},
+    "BNLeNet, affine=False": (lambda: lenet(norm=lambda c, r: norm(r, c, affine=False)), IMAGES, [BACK] * 4),
+    "BNLeNet, gamma frozen": (lambda: lenet(norm=frozen("weight")), IMAGES, [BACK] * 4),
+    "BNLeNet, beta frozen": (lambda: lenet(norm=frozen("bias")), IMAGES, [BACK] * 4),
+    "BNLeNet, handwritten, eps 1e-8": (lambda: lenet(norm=HandwrittenBatchNorm), IMAGES, [BACK] * 4),
+    "BNLeNet, one formula": (lambda: lenet(norm=Formula), IMAGES, [BACK] * 4),
+    "MLP, BN before the activation": (
+        lambda: mlp(lambda m, x: torch.sigmoid(m.norm(x @ m.w1 + m.b1)) @ m.w2 + m.b2),
+        ROWS,
+        [BACK],
+    ),
+    "MLP, BN after the activation": (
+        lambda: mlp(lambda m, x: m.norm(torch.sigmoid(x @ m.w1 + m.b1)) @ m.w2 + m.b2),
+        ROWS,
+        ["forward"],
+    ),
+    "conv, BN, ReLU": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), nn.ReLU()), MAPS, [BACK]),
+    "conv, ReLU, BN, conv": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), norm(4), nn.Conv2d(4, 2, 3)),
+        MAPS,
+        ["forward"],
+    ),
+    "BN, conv, sigmoid": (lambda: nn.Sequential(norm(4, 3), nn.Conv2d(3, 2, 3), nn.Sigmoid()), MAPS, ["forward"]),
+    "SyncBatchNorm": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4)), MAPS, [BACK]),
+    "width 1": (lambda: nn.Sequential(nn.Conv2d(3, 1, 3), norm(4, 1)), MAPS, [BACK]),
+    "Conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), (2, 3, 9), [BACK]),
+    "Conv3d": (lambda: nn.Sequential(nn.Conv3d(3, 4, 2), nn.BatchNorm3d(4)), (2, 3, 4, 5, 6), [BACK]),
+    "ConvTranspose2d, groups, stride": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), norm(4, 6)),
+        (2, 4, 5, 6),
+        [BACK],
+    ),
+    "ConvTranspose2d, depthwise": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 3, groups=4, bias=False), norm(4)),
+        (2, 4, 5, 6),
+        [BACK],
+    ),
+    "ConvTranspose2d, C_in = C_out": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 3), norm(4)),
+        (2, 4, 5, 6),
+        [BACK],
+    ),
+    "ConvTranspose1d": (lambda: nn.Sequential(nn.ConvTranspose1d(4, 4, 3), norm(3)), (2, 4, 9), [BACK]),
+    "InstanceNorm and GroupNorm": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4)),
+        MAPS,
+        [],
+    ),
+    "scalar weights in a chain of calls": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), Formula(4)),
+        MAPS,
+        [BACK, BACK],
+    ),
+}
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def row(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, list[str]]:
+    make, shape, expected = NETWORKS[request.param]
+    torch.manual_seed(0)
+    return calibrated(make()).double(), torch.randn(shape, dtype=torch.float64), expected
+
+
+def test_networks(row: tuple[nn.Module, Tensor, list[str]]) -> None:
+    module, x, expected = row
+    before = copy.deepcopy(module.state_dict())
+    folded = fold_module(module, x, ALL)
+    assert verdicts(folded.sites) == expected
+    assert type(folded.model) is type(module)
+    for batch in (x, torch.cat([x, -x])):
+        assert difference(module(batch), folded.model(batch)) < 1e-9
+    assert folded.before.batch_norms - folded.after.batch_norms == sum(
+        site.op == "BatchNormalization" for site in folded.sites
+    )
+    after = module.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_float32(row: tuple[nn.Module, Tensor, list[str]]) -> None:
+    module, x, expected = row
+    single = copy.deepcopy(module).float()
+    folded = fold_module(single, x.float(), ALL)
+    assert verdicts(folded.sites) == expected
+    assert difference(module(x), folded.model(x.float())) < 1e-5
+
+
+def test_what_is_left_is_in_its_place() -> None:
+    module = calibrated(lenet(conv_bias=False))
+    module.register_buffer("extra", torch.ones(2))
+    folded = fold_module(module, torch.randn(IMAGES), ALL).model
+    norms = [f"norm{n}." for n in (1, 2, 3, 4)]
+    kept = [name for name in module.state_dict() if not name.startswith(tuple(norms))]
+    assert [name for name in folded.state_dict() if name not in ("conv1.bias", "conv2.bias")] == kept
+    assert [name for name, _ in folded.named_children()] == [name for name, _ in module.named_children()]
+    assert isinstance(folded.norm1, nn.Identity)
+    assert list(folded.conv1.state_dict()) == ["weight", "bias"]
+    assert isinstance(folded.conv1.bias, nn.Parameter)
+    assert folded.conv1.weight is not module.conv1.weight
+    assert torch.equal(folded.linear3.weight, module.linear3.weight)
+    assert folded.linear3.weight.data_ptr() != module.linear3.weight.data_ptr()
+
+
+def test_a_state_dict_loads_into_another_folded_module() -> None:
+    x = torch.randn(IMAGES)
+    folded, other = (fold_module(calibrated(lenet(conv_bias=False), seed), x, ALL).model for seed in (0, 1))
+    assert not torch.equal(other(x), folded(x))
+    other.load_state_dict(folded.state_dict())
+    assert torch.equal(other(x), folded(x))
+
+
+def test_a_lent_bias_goes_again() -> None:
+    module = calibrated(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False), norm(4)))
+    folded = fold_module(module, torch.randn(MAPS), ALL).model
+    assert list(folded.state_dict()) == ["0.weight", "1.weight", "1.bias"]
+    assert module[1].bias is None
+
+
+def test_requires_grad_dtype_and_memory_format_stay() -> None:
+    module = calibrated(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), norm(4), nn.Conv2d(4, 4, 3)))
+    module.to(memory_format=torch.channels_last)
+    module[0].weight.requires_grad_(False)
+    x = torch.randn(MAPS).to(memory_format=torch.channels_last)
+    folded = fold_module(module, x, ALL).model
+    for layer in (folded[0], folded[2]):
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+        assert not layer.weight.is_contiguous()
+    assert not folded[0].weight.requires_grad
+    assert not folded[0].bias.requires_grad
+    assert folded[2].weight.requires_grad
+    assert difference(module(x), folded(x)) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+def test_half_precision(dtype: torch.dtype, rtol: float) -> None:
+    exact = calibrated(
+        nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), nn.ReLU(), nn.Flatten(), nn.Linear(168, 5), norm(2, 5))
+    )
+    x = torch.randn(MAPS)
+    module = copy.deepcopy(exact).to(dtype)
+    folded = fold_module(module, x.to(dtype), ALL)
+    assert verdicts(folded.sites) == [BACK, BACK]
+    assert {parameter.dtype for parameter in folded.model.parameters()} == {dtype}
+    assert difference(exact(x), folded.model(x.to(dtype))) < rtol
+
+
+def test_a_weight_that_its_type_cannot_hold_stays() -> None:
+    module = calibrated(nn.Sequential(nn.Linear(5, 4), norm(2))).half()
+    with torch.no_grad():
+        module[0].weight.fill_(6e4)
+        module[1].weight.fill_(100.0)
+    folded = fold_module(module, torch.randn(ROWS).half(), ALL)
+    assert verdicts(folded.sites) == ["range-overflow"]
+    assert torch.equal(folded.model[0].weight, module[0].weight)
+
+
+def test_inplace_folds_the_module_itself() -> None:
+    module = calibrated(lenet())
+    reference = copy.deepcopy(module)
+    x = torch.randn(IMAGES)
+    folded = fold_module(module, x, ALL, inplace=True)
+    assert folded.model is module
+    assert isinstance(module.norm1, nn.Identity)
+    assert difference(reference(x), module(x)) < 1e-5
+
+
+def test_only_and_skip() -> None:
+    module = calibrated(lenet())
+    folded = fold_module(module, torch.randn(IMAGES), FoldOptions(only=("norm[12]",), skip=("*2",)))
+    assert verdicts(folded.sites) == [BACK, "not-selected", "not-selected", "not-selected"]
+    assert [site.name for site in folded.sites] == ["norm1", "norm2", "norm3", "norm4"]
+    assert [site.into for site in folded.sites] == [("conv1",), (), (), ()]
+
+
+def test_a_norm_with_an_activation_of_its_own_becomes_the_activation() -> None:
+    class NormAct(nn.BatchNorm2d):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.1, self.eps)
+            return self.act(self.drop(x))
+
+    module = calibrated(nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3), bn=NormAct(4), head=nn.Conv2d(4, 2, 1))))
+    x = torch.randn(MAPS)
+    folded = fold_module(module, x, ALL)
+    assert verdicts(folded.sites) == [BACK]
+    assert type(folded.model.bn) is nn.Sequential
+    assert [name for name, _ in folded.model.bn.named_children()] == ["drop", "act"]
+    assert difference(module(x), folded.model(x)) < 1e-5
+
+
+def test_named_inputs_and_dynamic_shapes() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), norm(4)
+
+        def forward(self, x: Tensor, *, gain: Tensor) -> dict[str, Tensor]:
+            return {"y": self.norm(self.conv(x)) * gain}
+
+    module, x, gain = calibrated(Named()), torch.randn(MAPS), torch.tensor(2.0)
+    shapes = {"x": {0: torch.export.Dim("batch")}, "gain": None}
+    folded = fold_module(module, {"x": x, "gain": gain}, ALL, dynamic_shapes=shapes)
+    assert verdicts(folded.sites) == [BACK]
+    assert difference(module(x, gain=gain), folded.model(x, gain=gain)) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def folded_lenet() -> nn.Module:
+    return fold_module(calibrated(lenet(conv_bias=False)), torch.randn(IMAGES), ALL).model
+
+
+def test_the_result_can_be_trained(folded_lenet: nn.Module) -> None:
+    module = copy.deepcopy(folded_lenet).train()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    x, labels = torch.randn(8, 1, 28, 28), torch.arange(8)
+    losses = []
+    for _ in range(3):
+        loss = F.cross_entropy(module(x), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in module.parameters())
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[2] < losses[0]
+
+
+def test_the_result_can_be_exported(folded_lenet: nn.Module) -> None:
+    x = torch.randn(IMAGES)
+    program = torch.export.export(folded_lenet, (x,))
+    assert not any("batch_norm" in str(node.target) for node in program.graph.nodes)
+    assert torch.equal(program.module()(x), folded_lenet(x))
+
+
+def test_the_result_can_be_compiled(folded_lenet: nn.Module) -> None:
+    x = torch.randn(IMAGES)
+    assert difference(folded_lenet(x), torch.compile(folded_lenet, backend="eager", fullgraph=True)(x)) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_result_can_be_scripted(folded_lenet: nn.Module) -> None:
+    x = torch.randn(IMAGES)
+    assert difference(folded_lenet(x), torch.jit.script(folded_lenet)(x)) < 1e-6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is at hand")
+def test_a_module_on_the_gpu_stays_there() -> None:
+    module, x = calibrated(lenet(conv_bias=False)).double().cuda(), torch.randn(IMAGES).double().cuda()
+    folded = fold_module(module, x, ALL)
+    assert verdicts(folded.sites) == [BACK] * 4
+    assert {parameter.device.type for parameter in folded.model.parameters()} == {"cuda"}
+    assert difference(module(x), folded.model(x)) < 1e-9
