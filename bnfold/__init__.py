@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from bnfold.version import __version__
+
 if TYPE_CHECKING:
     from bnfold.api import FoldResult, bench, convert, fold, inspect, verify
     from bnfold.checks.options import CheckOptions
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
         Source,
         Verification,
     )
-
-__version__ = "0.1.0"
 
 _HOME = {
     "bnfold.api": ("FoldResult", "bench", "convert", "fold", "inspect", "verify"),

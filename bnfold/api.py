@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import bnfold
 from bnfold.conversion import Conversion, runnable
 from bnfold.errors import EquivalenceError, MissingDependency, OutputError, UsageError
 from bnfold.graphs.account import fold_options
@@ -29,6 +28,7 @@ from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import folder_beside
 from bnfold.results import Counts, Latency, Report, Site, Source, Verification
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from bnfold.checks.options import CheckOptions
@@ -126,7 +126,7 @@ def inspect(
     before = count(document.model, files.nbytes(document))
     sites = fold_document(document, opened.name, options)
     source = _describe(document, sha256() if sha256 else None)
-    return Report(bnfold.__version__, source, sites, before, count(document.model))
+    return Report(__version__, source, sites, before, count(document.model))
 
 
 def convert(
@@ -176,7 +176,7 @@ def convert(
         else:
             attempt, verification = job.attempt(), None
         described = _describe(document, sha256() if sha256 else None)
-        report = Report(bnfold.__version__, described, attempt.sites, before, attempt.after, verification=verification)
+        report = Report(__version__, described, attempt.sites, before, attempt.after, verification=verification)
         if verification is not None and not verification.passed:
             raise EquivalenceError(_difference(target, verification), report)
         if bench and checks is not None and attempt.changed:

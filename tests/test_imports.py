@@ -21,9 +21,9 @@ ROOMS = {
     "__main__": {"cli"},
     "cli": {"__init__", "cli_options", "report", "results", "errors"},
     "cli_options": {"report", "checks", "errors"},
-    "__init__": {"api", "checks", "results", "errors"},
+    "__init__": {"api", "checks", "results", "errors", "version"},
     "onnx_ir": {"graphs"},
-    "api": {"__init__", "conversion", "checks", "graphs", "results", "errors"},  # of __init__ the version
+    "api": {"conversion", "checks", "graphs", "results", "errors", "version"},
     "conversion": {"checks", "graphs", "results"},
     "report": {"results", "errors"},
     "checks": {"results", "errors"},
@@ -31,6 +31,7 @@ ROOMS = {
     "algebra": {"errors"},
     "errors": {"results"},  # for a type
     "results": set(),
+    "version": set(),
 }
 # Per third-party library, the only places that may import it.
 DOORS = {
@@ -92,7 +93,7 @@ def test_imports_run_downward_and_through_the_doors(path: Path) -> None:
 def test_a_room_uses_only_rooms_below_it() -> None:
     above: set[str] = set()
     for room, used in ROOMS.items():
-        assert not used & (above - {"__init__"}), room
+        assert not used & above, room
         above.add(room)
     assert set(ROOMS) == {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
 
