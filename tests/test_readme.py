@@ -19,6 +19,11 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("$ ")
 ]
+SESSIONS = {
+    heading: "\n".join(blocks)
+    for heading, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE)
+    if (blocks := re.findall(r"```pycon\n(.*?)```", text, re.DOTALL))
+}
 
 
 @pytest.fixture
@@ -29,10 +34,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_sessions_run_as_printed(folder: Path) -> None:
-    sessions = "\n".join(re.findall(r"```pycon\n(.*?)```", README, re.DOTALL))
-    test = doctest.DocTestParser().get_doctest(sessions, {}, "README.md", "README.md", 0)
-    assert len(test.examples) >= 8
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("section", SESSIONS)
+def test_sessions_run_as_printed(section: str, folder: Path) -> None:
+    for package in re.findall(r">>> (?:import|from) (\w+)", SESSIONS[section]):
+        pytest.importorskip(package, reason=f"the section '{section}' is about {package}")
+    test = doctest.DocTestParser().get_doctest(SESSIONS[section], {}, section, "README.md", 0)
+    assert len(test.examples) >= 4
     results = doctest.DocTestRunner(verbose=False).run(test)
     assert results.failed == 0
 
