@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.conversion import Conversion, runnable
 from bnfold.errors import EquivalenceError, MissingDependency, OutputError, UsageError
 from bnfold.graphs.account import fold_options
+from bnfold.graphs.families import is_of_torch
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.fold import count, fold_document
@@ -59,10 +60,11 @@ def fold(
 ) -> FoldResult:
     """Fold every BatchNorm that algebra allows; the model that is given is not changed.
 
-    `model` is an onnx.ModelProto, an onnx_ir.Model, a torch.nn.Module or a torch.export.ExportedProgram, and
-    `result.model` is of the same kind; a path to an ONNX file gives a ModelProto, one to a .pt2 file a program. `only`
-    and `skip` are shell-style patterns on site names. `freeze_initializers` takes initializers that are also inputs of
-    an ONNX graph as constants; `assume_eval` takes BatchNorms in training mode as inference ones.
+    `model` is an onnx.ModelProto, an onnx_ir.Model, a torch.onnx.ONNXProgram, a torch.nn.Module or a
+    torch.export.ExportedProgram, and `result.model` is of the same kind; a path to an ONNX file gives a ModelProto, one
+    to a .pt2 file a program. `only` and `skip` are shell-style patterns on site names. `freeze_initializers` takes
+    initializers that are also inputs of an ONNX graph as constants; `assume_eval` takes BatchNorms in training mode as
+    inference ones.
 
     A module is traced by torch.export on `example_inputs` (a tensor, a tuple of arguments or a dict of named ones),
     with these `dynamic_shapes`. What its code and its tree of submodules cannot carry stays; folded BatchNorms become
@@ -77,11 +79,9 @@ def fold(
     """
     options = fold_options(only, skip, freeze_initializers, assume_eval)
     for_module = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "inplace": inplace}
-    if _is_of_torch(model):
+    if is_of_torch(model):
         return FoldResult(*_torch_sources().fold_model(model, options, **for_module))
-    for name, value in for_module.items():
-        if value is not None and value is not False:
-            raise UsageError(f"{name} is for a PyTorch module; the model is of another kind")
+    _refuse_for_module(**for_module)
     opened = open_model(model)
     before = count(opened.document.model)
     sites = fold_document(opened.document, opened.name, options)
@@ -89,14 +89,11 @@ def fold(
     return FoldResult(opened.give_back(opened.document), sites, before, after)
 
 
-def _is_of_torch(model: Any) -> bool:
-    """Whether a model is PyTorch's; told without an import of PyTorch."""
-    if isinstance(model, str | os.PathLike):
-        return Path(model).suffix == ".pt2"
-    return any(
-        base.__module__.startswith("torch.") and base.__name__ in ("Module", "ExportedProgram")
-        for base in type(model).__mro__
-    )
+def _refuse_for_module(**arguments: Any) -> None:
+    """Raises UsageError for an argument that is for a PyTorch module and was given with another model."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            raise UsageError(f"{name} is for a PyTorch module; the model is of another kind")
 
 
 def _torch_sources() -> Any:
@@ -110,6 +107,8 @@ def _torch_sources() -> Any:
 def inspect(
     model: Any,
     *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
     freeze_initializers: bool = False,
@@ -120,6 +119,17 @@ def inspect(
     Takes what `fold` takes and raises what it raises.
     """
     options = fold_options(only, skip, freeze_initializers, assume_eval)
+    path = Path(model) if isinstance(model, str | os.PathLike) else None
+    if is_of_torch(model):
+        sources = _torch_sources()
+        sha256 = files.sha256(path) if path is not None and path.is_file() else None
+        _, sites, before, after = sources.fold_model(
+            model, options, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
+        )
+        before = replace(before, file_bytes=path.stat().st_size if path is not None else None)
+        source = Source(str(path) if path is not None else None, sha256() if sha256 else None, None, None)
+        return Report(__version__, source, sites, before, after)
+    _refuse_for_module(example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     opened = open_model(model)
     document = opened.document
     sha256 = files.sha256(document.path) if document.path is not None else None

@@ -40,12 +40,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Source:
-    """The file that was read. `sha256` is None for a model that was given in memory."""
+    """The file that was read. `sha256` is None for a model that was given in memory.
+
+    `opset` and `ir_version` are those of the ONNX graph that was folded; None for a PyTorch model that is folded as it
+    is.
+    """
 
     path: str | None
     sha256: str | None
-    opset: int
-    ir_version: int
+    opset: int | None
+    ir_version: int | None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def _report(report: Report) -> Iterator[str]:
     source = report.source
     yield f"# bnfold {'inspect' if words.is_plan(report) else 'convert'}: {_code(source.path or 'model')}"
     yield ""
-    origin = f"bnfold {report.version}, opset {source.opset}, IR version {source.ir_version}"
+    origin = f"bnfold {report.version}"
+    origin += f", opset {source.opset}, IR version {source.ir_version}" if source.opset is not None else ""
     yield origin + (f", SHA-256 `{source.sha256}`" if source.sha256 else "")
     yield ""
     yield from _table(graph_grid(report))
