@@ -13,6 +13,7 @@ from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from bnfold.api import FoldResult, bench, convert, fold, inspect, verify
+    from bnfold.checks.environment import environment
     from bnfold.checks.options import CheckOptions
     from bnfold.errors import (
         BnfoldError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bnfold.results import (
         Accuracy,
         Counts,
+        Environment,
         Latency,
         OutputDifference,
         Report,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "bnfold.api": ("FoldResult", "bench", "convert", "fold", "inspect", "verify"),
+    "bnfold.checks.environment": ("environment",),
     "bnfold.checks.options": ("CheckOptions",),
     "bnfold.errors": (
         "BnfoldError",
@@ -47,6 +50,7 @@ _HOME = {
     "bnfold.results": (
         "Accuracy",
         "Counts",
+        "Environment",
         "Latency",
         "OutputDifference",
         "Report",
@@ -62,6 +66,7 @@ __all__ = [
     "BnfoldError",
     "CheckOptions",
     "Counts",
+    "Environment",
     "EquivalenceError",
     "FoldResult",
     "Latency",
@@ -77,6 +82,7 @@ __all__ = [
     "__version__",
     "bench",
     "convert",
+    "environment",
     "fold",
     "inspect",
     "verify",

@@ -28,7 +28,7 @@ from bnfold.graphs.onnx.index import index_model
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import folder_beside
-from bnfold.results import Counts, Latency, Report, Site, Source, Verification
+from bnfold.results import Counts, Environment, Latency, Report, Site, Source, Verification
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def convert(
     """
     target = _target(source, output, force)
     checks = _check_options(options) if verify or bench else None
+    where = _environment() if checks is not None else None
     chosen = fold_options(only, skip, freeze_initializers, assume_eval)
     document = open_model(source).document
     wanted = checks is not None if checksum is None else checksum
@@ -186,11 +187,13 @@ def convert(
         else:
             attempt, verification = job.attempt(), None
         described = _describe(document, sha256() if sha256 else None)
-        report = Report(__version__, described, attempt.sites, before, attempt.after, verification=verification)
+        report = Report(__version__, described, attempt.sites, before, attempt.after)
+        report = report.with_(verification=verification, environment=where)
         if verification is not None and not verification.passed:
             raise EquivalenceError(_difference(target, verification), report)
         if bench and checks is not None and attempt.changed:
-            report = report.with_(latency=job.measured(attempt, checks, progress))
+            latency = job.measured(attempt, checks, progress)
+            report = report.with_(latency=_with_sizes(latency, before.file_bytes, attempt.after.file_bytes))
         attempt.staged.commit()
         return report.with_(output_path=str(target))
 
@@ -242,7 +245,12 @@ def bench(
     from bnfold.checks.bench import bench as run
 
     with TemporaryDirectory(prefix="bnfold-") as folder:
-        return run(*_runnable_pair(a, b, folder), checks, progress=progress)
+        latency = run(*_runnable_pair(a, b, folder), checks, progress=progress)
+    return _with_sizes(latency, *(files.nbytes(open_model(model).document) for model in (a, b)))
+
+
+def _with_sizes(rows: tuple[Latency, ...], before: int | None, after: int | None) -> tuple[Latency, ...]:
+    return tuple(replace(row, file_before_bytes=before, file_after_bytes=after) for row in rows)
 
 
 def _runnable_pair(a: Any, b: Any, folder: str) -> tuple[Path, Path]:
@@ -260,6 +268,12 @@ def _check_options(options: CheckOptions | None) -> CheckOptions:
     options = options or CheckOptions()
     resolve_providers(options.providers)
     return options
+
+
+def _environment() -> Environment:
+    from bnfold.checks.environment import environment
+
+    return environment()
 
 
 def _target(source: Any, output: str | os.PathLike[str] | None, force: bool) -> Path:

@@ -214,9 +214,11 @@ def verify(a: Path, b: Path, reports: tuple[Path, ...], quiet: bool, verbose: bo
     from bnfold.results import Comparison
 
     options = check_options(**checks)
+    where = bnfold.environment()
     with progress_bar(quiet=quiet) as progress:
         verification = bnfold.verify(a, b, options=options, progress=progress)
-    _publish(Comparison(bnfold.__version__, str(a), str(b), verification=verification), reports, quiet, verbose)
+    comparison = Comparison(bnfold.__version__, str(a), str(b), verification, environment=where)
+    _publish(comparison, reports, quiet, verbose)
     if not verification.passed:
         raise EquivalenceError(f"{a} and {b} are not the same function within tolerance")
 
@@ -233,9 +235,11 @@ def bench(a: Path, b: Path, reports: tuple[Path, ...], quiet: bool, verbose: boo
     from bnfold.results import Comparison
 
     options = check_options(**checks)
+    where = bnfold.environment()
     with progress_bar(quiet=quiet) as progress:
         latency = bnfold.bench(a, b, options=options, progress=progress)
-    _publish(Comparison(bnfold.__version__, str(a), str(b), latency=latency), reports, quiet, verbose)
+    comparison = Comparison(bnfold.__version__, str(a), str(b), latency=latency, environment=where)
+    _publish(comparison, reports, quiet, verbose)
 
 
 def _publish(result: Report | Comparison, reports: tuple[Path, ...], quiet: bool, verbose: bool) -> None:

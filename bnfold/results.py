@@ -115,7 +115,19 @@ class Latency:
 
     `ratio` is before / after (above 1: the folded model is faster), the median of paired ratios, and
     `ci95` its bootstrap 95 % interval. `control_ratio` and `control_ci95` are the same of the original
-    against itself: what this machine calls a difference where there is none.
+    against itself: what this machine calls a difference where there is none. `minimum_effect` is the smallest
+    relative difference (0.03 is 3 %) that such a measurement finds four times in five; None where it can tell nothing.
+
+    `clock` is what all of these and the `_ms` of runs are times of: "wall", or, where other programs kept taking the
+    cores, "cpu", the processor time of all threads together. `wall_ratio` and `wall_ci95` are by the wall clock always.
+    `disturbed_segments` of `segments` were dropped because of other programs; with `sleeping_workers`, ONNX Runtime's
+    threads slept while they waited, because of the same, and did not spin as they do by default. Sessions were opened
+    `openings` times; the runs took `seconds`.
+
+    `init_*_ms` is the creation of a session, `first_run_*_ms` its first run. `memory_*_bytes` is what a process that
+    opens one session and runs it a few times needs at its peak, beyond what it held before; None where that is unknown.
+    `file_*_bytes` is the size on disk, with weights that lie in files of their own; None for a model in memory.
+    `batch_size` is the one asked for, None for that of the model or of the user's data.
     """
 
     provider: str
@@ -134,6 +146,40 @@ class Latency:
     after_p90_ms: float
     after_p99_ms: float
     runs: int
+    clock: Literal["wall", "cpu"] = "wall"
+    minimum_effect: float | None = None
+    wall_ratio: float | None = None
+    wall_ci95: tuple[float, float] | None = None
+    segments: int = 0
+    disturbed_segments: int = 0
+    sleeping_workers: bool = False
+    openings: int = 1
+    seconds: float = 0.0
+    first_run_before_ms: float | None = None
+    first_run_after_ms: float | None = None
+    memory_before_bytes: int | None = None
+    memory_after_bytes: int | None = None
+    file_before_bytes: int | None = None
+    file_after_bytes: int | None = None
+    batch_size: int | None = None
+    intra_op_num_threads: int | None = None
+    provider_options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run took place and with what. `load` is the operating system's average of the last minute before.
+
+    `cores` are those that the process may use.
+    """
+
+    os: str
+    cpu: str
+    cores: int
+    load: float | None
+    python: str
+    numpy: str
+    onnxruntime: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +195,7 @@ class Report:
     verification: Verification | None = None
     latency: tuple[Latency, ...] = ()
     notes: tuple[str, ...] = ()
+    environment: Environment | None = None
 
     @property
     def batch_norms(self) -> tuple[Site, ...]:
@@ -172,3 +219,4 @@ class Comparison:
     other: str
     verification: Verification | None = None
     latency: tuple[Latency, ...] = ()
+    environment: Environment | None = None
