@@ -13,13 +13,32 @@ Direction = Literal["backward", "forward", "split", "merged"]
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """Whether one fold, apart from everything else in the model, is the same function apart from rounding.
+
+    The operators between the site and what absorbed it are cut out of the original and of the folded model and both
+    are run in float64 on random inputs, with the folded constants as they were before they were rounded. `error` is the
+    largest difference, relative to the largest value; `rounding` is the largest relative difference between a folded
+    constant in the file and that constant unrounded. `operators` are the types of operator in the cut-out, `together`
+    the other sites that fold inside it. A cut-out that cannot be run is "not run", with the reason in `detail`.
+    """
+
+    status: Literal["proven", "failed", "not run"]
+    error: float | None = None
+    rounding: float | None = None
+    operators: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
 class Site:
     """One BatchNorm, or one chain of operators that spells the same affine map, and what became of it.
 
     `op` is "BatchNormalization", or "affine" for a chain spelled otherwise. A folded site names the nodes that
     absorbed it (`into`) and the operator types between (`through`). A kept site has a `reason` (a code that the
     README explains), the node that blocked it and one sentence of detail. `added_bytes` is at most how much larger
-    the model became: copies of constants that others still read, and new biases.
+    the model became: copies of constants that others still read, and new biases. `certificate` is there on request.
     """
 
     name: str
@@ -32,6 +51,7 @@ class Site:
     blocker: str | None = None
     detail: str | None = None
     added_bytes: int = 0
+    certificate: Certificate | None = None
 
     @property
     def folded(self) -> bool:
@@ -64,15 +84,32 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """Of a set of errors: half of them are at most `p50`, 90 % at most `p90`, 99 % at most `p99`, 99.9 % `p999`."""
+
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+
+
+@dataclass(frozen=True)
 class OutputDifference:
     """How far one output of the folded model is from the original's, over all inputs tried.
 
-    `tolerance` is the bound that decided, `atol + rtol * max|reference|`, for the input on which the output came
-    nearest to (or furthest past) it; `max_abs` is the error there. `max_rel` is the largest error over all inputs,
-    relative to `max|reference|`. `noise_floor` is the same absolute error between the original at full
-    optimisation and the original with none: what the runtime itself changes. `smallest_rtol` is the smallest
-    relative tolerance that would pass with the given `atol`. `top1_agreement` is a fraction, for outputs of
-    shape (N, classes) only.
+    `tolerance` is the bound that decided, `atol + rtol * max|reference|`, for the input (`input`) on which the output
+    came nearest to (or furthest past) it; `max_abs`, the quantiles, the cosine and the signal-to-noise ratio are those
+    of that input: `abs_error` of `|error|`, `rel_error` of `|error| / |reference|` entry by entry. `max_rel` is the
+    largest error over all inputs, relative to `max|reference|`; `cosine` and `snr_db` are the smallest over all inputs
+    (`snr_db` is None where there is no error at all). `noise_floor` is the same absolute error between the original at
+    full optimisation and the original with none: what the runtime itself changes. `smallest_rtol` is the smallest
+    relative tolerance that would pass with the given `atol`. `top1_agreement` and `top5_agreement` are fractions, for
+    outputs of shape (N, classes) only: of rows with the same largest class, and of the five largest classes that are
+    the same.
+
+    Where both models were run in float64: `exact_before` and `exact_after` are the largest distance of the original's
+    and the folded model's own answer from the original's in float64, `exact_difference` that of the folded model in
+    float64: what is left of the difference when no rounding but that of the weights takes part.
     """
 
     name: str
@@ -85,6 +122,14 @@ class OutputDifference:
     top1_agreement: float | None = None
     smallest_rtol: float | None = None
     detail: str | None = None
+    input: str | None = None
+    abs_error: Quantiles | None = None
+    rel_error: Quantiles | None = None
+    snr_db: float | None = None
+    top5_agreement: float | None = None
+    exact_before: float | None = None
+    exact_after: float | None = None
+    exact_difference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +143,26 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Culprit:
+    """A fold with which the outputs differed.
+
+    `error` is the relative error that the fold makes on its own, in float64; None where that could not be run.
+    `growth` follows the error through the graph: pairs of a value and its error relative to the value's largest
+    entry, from the first value that is not what it was to the outputs.
+    """
+
+    site: str
+    error: float | None = None
+    growth: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Verification:
-    """The verdict on equality. `reference` and `inputs` say in words what was compared and on what."""
+    """The verdict on equality. `reference` and `inputs` say in words what was compared and on what.
+
+    `exact` says on what both models were run in float64 beside that, or why they were not. `notes` are remarks that
+    decide nothing. `taken_back` are the sites whose folds were undone, `culprits` what is known of them.
+    """
 
     passed: bool
     reference: str
@@ -107,6 +170,9 @@ class Verification:
     inputs: tuple[str, ...] = ()
     accuracy: tuple[Accuracy, ...] = ()
     taken_back: tuple[str, ...] = ()
+    exact: str | None = None
+    notes: tuple[str, ...] = ()
+    culprits: tuple[Culprit, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 from bnfold.results import Comparison, Report, Site
 
 _OF_KEPT = frozenset({"reason", "blocker", "detail"})
-_OF_FOLDED = frozenset({"direction", "into", "through", "added_bytes"})
+_OF_FOLDED = frozenset({"direction", "into", "through", "added_bytes", "certificate"})
+_ON_REQUEST = frozenset({"certificate"})
 
 
 def dumps(result: Report | Comparison) -> str:
@@ -40,7 +41,11 @@ def _tally(sites: Iterable[Site]) -> dict[str, int]:
 
 def _site(site: Site) -> dict[str, Any]:
     foreign = _OF_KEPT if site.folded else _OF_FOLDED
-    return {key: value for key, value in asdict(site).items() if key not in foreign}
+    return {
+        key: value
+        for key, value in asdict(site).items()
+        if key not in foreign and not (value is None and key in _ON_REQUEST)
+    }
 
 
 def _plain(value: Any) -> Any:
