@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold.conversion import Conversion, runnable
 from bnfold.errors import EquivalenceError, MissingDependency, OutputError, UsageError
-from bnfold.graphs.account import fold_options
+from bnfold.graphs.account import explained, fold_options
 from bnfold.graphs.families import is_of_torch
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document
@@ -136,7 +136,7 @@ def inspect(
     before = count(document.model, files.nbytes(document))
     sites = fold_document(document, opened.name, options)
     source = _describe(document, sha256() if sha256 else None)
-    return Report(__version__, source, sites, before, count(document.model))
+    return Report(__version__, source, sites, before, count(document.model), reasons=explained(sites))
 
 
 def convert(
@@ -187,7 +187,7 @@ def convert(
         else:
             attempt, verification = job.attempt(), None
         described = _describe(document, sha256() if sha256 else None)
-        report = Report(__version__, described, attempt.sites, before, attempt.after)
+        report = Report(__version__, described, attempt.sites, before, attempt.after, reasons=explained(attempt.sites))
         report = report.with_(verification=verification, environment=where)
         if verification is not None and not verification.passed:
             raise EquivalenceError(_difference(target, verification), report)

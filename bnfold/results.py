@@ -10,6 +10,36 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Direction = Literal["backward", "forward", "split", "merged"]
+Role = Literal["site", "absorbs", "crossed", "blocks", "beside"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the part of a graph that a site is about, as the fold found it; `reads` are the places, in that
+    part, of the operators whose values it reads.
+
+    `site`: a node of the site, which goes if it folds, as does every other node that the fold takes along. `absorbs`:
+    its constants change. `crossed`: the fold passes through it. `blocks`: it, or whoever sees its value, is in the
+    way. `reads_outside` and `readers_outside` count computed inputs and readers that are not in that part, an output
+    of the graph being a reader. `gains_bias` says that the fold puts an addition behind it.
+    """
+
+    name: str
+    op: str
+    role: Role
+    reads: tuple[int, ...] = ()
+    reads_outside: int = 0
+    readers_outside: int = 0
+    gains_bias: bool = False
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a reason for which sites stay means, and what helps; `remedy` is empty where nothing does."""
+
+    reason: str
+    meaning: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,8 @@ class Site:
     absorbed it (`into`) and the operator types between (`through`). A kept site has a `reason` (a code that the
     README explains), the node that blocked it and one sentence of detail. `added_bytes` is at most how much larger
     the model became: copies of constants that others still read, and new biases. `certificate` is there on request.
+    `operators` is the part of the graph that this is about, in topological order; empty where it is too large to be
+    drawn.
     """
 
     name: str
@@ -52,6 +84,7 @@ class Site:
     detail: str | None = None
     added_bytes: int = 0
     certificate: Certificate | None = None
+    operators: tuple[Operator, ...] = ()
 
     @property
     def folded(self) -> bool:
@@ -194,6 +227,7 @@ class Latency:
     opens one session and runs it a few times needs at its peak, beyond what it held before; None where that is unknown.
     `file_*_bytes` is the size on disk, with weights that lie in files of their own; None for a model in memory.
     `batch_size` is the one asked for, None for that of the model or of the user's data.
+    The `quantiles_ms` are those of single runs at 0, 1, ... 100 %.
     """
 
     provider: str
@@ -230,6 +264,8 @@ class Latency:
     batch_size: int | None = None
     intra_op_num_threads: int | None = None
     provider_options: tuple[tuple[str, str], ...] = ()
+    before_quantiles_ms: tuple[float, ...] = ()
+    after_quantiles_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,7 +286,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Report:
-    """The account of one run of `convert` or `inspect`."""
+    """The account of one run of `convert` or `inspect`; `reasons` explains those for which its sites stay."""
 
     version: str
     source: Source
@@ -262,6 +298,7 @@ class Report:
     latency: tuple[Latency, ...] = ()
     notes: tuple[str, ...] = ()
     environment: Environment | None = None
+    reasons: tuple[Explanation, ...] = ()
 
     @property
     def batch_norms(self) -> tuple[Site, ...]:

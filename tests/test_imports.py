@@ -28,7 +28,7 @@ ROOMS = {
     "report": {"results", "errors"},
     "checks": {"results", "errors"},
     "graphs": {"algebra", "results", "errors"},
-    "algebra": {"errors"},
+    "algebra": {"errors", "results"},
     "errors": {"results"},  # for a type
     "results": set(),
     "version": set(),

@@ -341,6 +341,7 @@ def test_json_holds_the_contract() -> None:
             "into": ["conv1"],
             "through": ["Reshape", "Transpose"],
             "added_bytes": 0,
+            "operators": [],
         },
         {
             "name": "bn2",
@@ -349,6 +350,7 @@ def test_json_holds_the_contract() -> None:
             "reason": "shared-value",
             "blocker": "conv2",
             "detail": "its input is read by relu too",
+            "operators": [],
         },
     ]
     assert document["output_path"] == "models/net.folded.onnx"

@@ -15,8 +15,10 @@ from typing import Protocol
 
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.edits import Append, Drop, Node, Plan, Supply
+from bnfold.algebra.neighbours import of_plan, of_refusal
 from bnfold.algebra.ops import ConstAffine
 from bnfold.algebra.plan import Graph, Site, plan_backward, plan_forward, plan_merge, plan_split
+from bnfold.results import Operator
 
 Attempt = Callable[[Graph, Site], Plan | Refusal]
 
@@ -39,7 +41,10 @@ class EditableGraph(Graph, Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a site. Folded: `direction`, the names of `into` and the types of `through`; kept: `refusal`."""
+    """What became of a site. Folded: `direction`, the names of `into` and the types of `through`; kept: `refusal`.
+
+    `operators` is the part of the graph that this is about, for drawing.
+    """
 
     site: Site
     refusal: Refusal | None = None
@@ -47,6 +52,7 @@ class Outcome:
     into: tuple[str, ...] = ()
     through: tuple[str, ...] = ()
     added_bytes: int = 0
+    operators: tuple[Operator, ...] = ()
 
 
 def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> list[Outcome]:
@@ -63,6 +69,7 @@ class _Folding:
         self.owner = {node: index for index, site in enumerate(self.sites) for node in site.nodes}
         self.outcomes: dict[int, Outcome | Plan] = {}
         self.absorbed: dict[Node, Plan] = {}
+        self.drawn: dict[Plan, tuple[Operator, ...]] = {}
         self.locked: set[Node] = set()
         for index, site in enumerate(self.sites):
             refusal = site.refusal
@@ -100,11 +107,14 @@ class _Folding:
     def _told_of(self, index: int) -> Outcome:
         outcome = self.outcomes[index]
         if isinstance(outcome, Outcome):
-            return outcome
+            drawn = of_refusal(self.graph, outcome.site, outcome.refusal) if outcome.refusal else ()
+            return replace(outcome, operators=drawn)
         into = tuple(dict.fromkeys(self.graph.name(node) for node in self._ends(outcome.into)))
         crossed = [self.graph.op(node) for node in outcome.through if node not in self.sites[index].nodes]
         through = tuple(op for op, _ in groupby(crossed))
-        return Outcome(self.sites[index], None, outcome.direction, into, through, outcome.added_bytes)
+        return Outcome(
+            self.sites[index], None, outcome.direction, into, through, outcome.added_bytes, self.drawn[outcome]
+        )
 
     def _ends(self, nodes: tuple[Node, ...]) -> list[Node]:
         """Where a fold ended up: an operator that absorbed it may since have been folded into others itself."""
@@ -138,6 +148,7 @@ class _Folding:
             return plan
         if any(not isinstance(edit, Supply | Append) and edit.node in self.locked for edit in plan.edits):
             return Refusal("not-selected", "the fold would change a BatchNorm that was left out on request")
+        self.drawn[plan] = of_plan(self.graph, plan)
         self.graph.apply(plan)
         self.outcomes[index] = plan
         for edit in plan.edits:

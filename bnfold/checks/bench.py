@@ -91,13 +91,12 @@ def _latency(
     control = median_ratio(_by_opening(segments, lambda segment: segment.control_ratios), rng)
     before_ms = [ms for segment in segments for ms in segment.run_ms["original"]]
     after_ms = [ms for segment in segments for ms in segment.run_ms["folded"]]
-    before = np.percentile(before_ms, (50, 90, 99))
-    after = np.percentile(after_ms, (50, 90, 99))
+    before, after = (tuple(np.percentile(times_ms, range(101)).tolist()) for times_ms in (before_ms, after_ms))
     return Latency(
         provider=provider,
         opt_level=level,
-        before_ms=float(before[0]),
-        after_ms=float(after[0]),
+        before_ms=before[50],
+        after_ms=after[50],
         ratio=ratio.value,
         ci95=(ratio.low, ratio.high),
         init_before_ms=_steady_median([init_ms["original"], init_ms["control"]]),
@@ -105,11 +104,13 @@ def _latency(
         verdict=verdict(ratio, control),
         control_ratio=control.value,
         control_ci95=(control.low, control.high),
-        before_p90_ms=float(before[1]),
-        before_p99_ms=float(before[2]),
-        after_p90_ms=float(after[1]),
-        after_p99_ms=float(after[2]),
+        before_p90_ms=before[90],
+        before_p99_ms=before[99],
+        after_p90_ms=after[90],
+        after_p99_ms=after[99],
         runs=len(before_ms),
+        before_quantiles_ms=before,
+        after_quantiles_ms=after,
     )
 
 

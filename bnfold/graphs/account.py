@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Literal, cast
 
 from bnfold.algebra.fold import Outcome
+from bnfold.algebra.reasons import REASONS
 from bnfold.errors import UsageError
-from bnfold.results import Direction, Site
+from bnfold.results import Direction, Explanation, Site
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,15 @@ def fold_options(only: Iterable[str], skip: Iterable[str], freeze_initializers: 
 def account(outcome: Outcome) -> Site:
     """An outcome as callers see it."""
     name, op = outcome.site.name, cast(Literal["BatchNormalization", "affine"], outcome.site.op)
-    refusal = outcome.refusal
+    refusal, drawn = outcome.refusal, outcome.operators
     if refusal is None:
-        direction = cast(Direction, outcome.direction)
-        return Site(name, op, "folded", direction, outcome.into, outcome.through, added_bytes=outcome.added_bytes)
-    return Site(name, op, "kept", reason=refusal.reason, blocker=refusal.blocker, detail=refusal.detail)
+        direction, added = cast(Direction, outcome.direction), outcome.added_bytes
+        return Site(name, op, "folded", direction, outcome.into, outcome.through, added_bytes=added, operators=drawn)
+    reason, blocker, detail = refusal.reason, refusal.blocker, refusal.detail
+    return Site(name, op, "kept", reason=reason, blocker=blocker, detail=detail, operators=drawn)
+
+
+def explained(sites: Iterable[Site]) -> tuple[Explanation, ...]:
+    """The reasons for which some of these sites stay, in the order of the table of reasons."""
+    given = {site.reason for site in sites}
+    return tuple(Explanation(code, *reason) for code, reason in REASONS.items() if code in given)
