@@ -17,7 +17,6 @@ of what is measured; the line below the table says how much of it.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import random
 import statistics
@@ -30,64 +29,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from programs import BNFOLD, LOAD_AND_SAVE, ONNXSCRIPT, ONNXSIM, ONNXSLIM, Program, Run, installed, run
+
 OPSET = 17
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 EXPANSION = 4
-ROOT = Path(__file__).resolve().parent.parent
-# Compiled modules are kept, as where packages are installed: the warming run writes what is not there yet.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-BASELINE = "onnx.save(onnx.load(...))"
-OURS = "bnfold convert"
 
 
 @dataclass(frozen=True)
-class Program:
-    """A program to time. `argv` follows the Python interpreter; `needs` is the package that has to be there."""
+class Limits:
+    """What is asked of a program: its ratios to the baseline, and how many times bnfold's time it takes at least."""
 
-    name: str
-    argv: tuple[str, ...]
-    needs: str | None
     most_time: float | None = None
     most_memory: float | None = None
     times_ours: float | None = None
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of one program."""
-
-    seconds: float
-    peak_mib: float
-
-
-PROGRAMS = (
-    Program(
-        BASELINE,
-        ("-c", "import sys, onnx; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])", "{source}", "{out}"),
-        "onnx",
-    ),
-    Program(
-        OURS,
-        ("-m", "bnfold", "convert", "--no-verify", "--no-bench", "{source}", "-o", "{out}"),
-        None,
-        most_time=1.4,
-        most_memory=1.3,
-    ),
-    Program(
-        "onnxscript optimizer",
-        (
-            "-c",
-            "import sys, onnx, onnxscript.optimizer as o; onnx.save(o.optimize(onnx.load(sys.argv[1])), sys.argv[2])",
-            "{source}",
-            "{out}",
-        ),
-        "onnxscript",
-        times_ours=2.0,
-    ),
-    Program("OnnxSlim", ("-m", "onnxslim", "{source}", "{out}"), "onnxslim", times_ours=2.0),
-    Program("onnxsim", ("-m", "onnxsim", "{source}", "{out}"), "onnxsim", times_ours=3.0),
-)
+BASELINE, OURS = LOAD_AND_SAVE.name, BNFOLD.name
+LIMITS = {
+    LOAD_AND_SAVE: Limits(),
+    BNFOLD: Limits(most_time=1.4, most_memory=1.3),
+    ONNXSCRIPT: Limits(times_ours=2.0),
+    ONNXSLIM: Limits(times_ours=2.0),
+    ONNXSIM: Limits(times_ours=3.0),
+}
 
 
 def main() -> int:
@@ -102,8 +67,7 @@ def main() -> int:
         source = Path(folder) / "resnet50.onnx"
         # In a process of its own: the peak memory of a child counts from what its parent held when it was started.
         subprocess.run([sys.executable, __file__, "--build", str(source)], check=True)
-        programs = [program for program in PROGRAMS if not program.needs or importlib.util.find_spec(program.needs)]
-        missing = [program.name for program in PROGRAMS if program not in programs]
+        programs, missing = installed(LIMITS)
         print(f"{source.stat().st_size / 1e6:.0f} MB, {args.rounds} rounds, Python {sys.version.split()[0]}")
         if missing:
             print(f"not installed, left out: {', '.join(missing)}")
@@ -120,28 +84,20 @@ def measure(programs: Sequence[Program], source: Path, rounds: int) -> dict[str,
     runs: dict[str, list[Run]] = {program.name: [] for program in programs}
     for number in range(rounds + 1):
         for program in order.sample(programs, len(programs)):
-            run = timed(program, source)
+            done = timed(program, source)
             if number > 0:
-                runs[program.name].append(run)
+                runs[program.name].append(done)
     return runs
 
 
 def timed(program: Program, source: Path) -> Run:
-    """Run a program on the model, as a process of its own."""
+    """Run a program on the model; it has to succeed."""
     out = source.with_name("out.onnx")
-    argv = [sys.executable, *(part.format(source=source, out=out) for part in program.argv)]
-    os.sync()
-    start = time.perf_counter()
-    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
-    errors = child.communicate()[1].decode()
-    if child.returncode != 0 or not out.exists():
-        raise SystemExit(f"{program.name} failed ({child.returncode}):\n{errors}")
+    done = run(program, source, out)
+    if done.problem is not None:
+        raise SystemExit(f"{program.name} failed: {done.problem}")
     out.unlink()
-    per_mib = 2**20 if sys.platform == "darwin" else 2**10
-    return Run(seconds, usage.ru_maxrss / per_mib)
+    return done
 
 
 def flush_seconds(source: Path) -> float:
@@ -164,7 +120,7 @@ def report(programs: Sequence[Program], runs: dict[str, list[Run]]) -> int:
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     failures = []
     for program in programs:
-        own, base, ours = runs[program.name], runs[BASELINE], runs[OURS]
+        limits, own, base, ours = LIMITS[program], runs[program.name], runs[BASELINE], runs[OURS]
         seconds = statistics.median(run.seconds for run in own)
         memory = statistics.median(run.peak_mib for run in own)
         time_ratio = statistics.median(a.seconds / b.seconds for a, b in zip(own, base, strict=True))
@@ -174,14 +130,14 @@ def report(programs: Sequence[Program], runs: dict[str, list[Run]]) -> int:
             f"| {program.name} | {seconds:.2f} | {time_ratio:.2f} | {memory:.0f} | {memory_ratio:.2f} | {to_ours:.2f} |"
         )
         for what, value, limit in (
-            ("time", time_ratio, program.most_time),
-            ("memory", memory_ratio, program.most_memory),
+            ("time", time_ratio, limits.most_time),
+            ("memory", memory_ratio, limits.most_memory),
         ):
             if limit is not None and value > limit:
                 failures.append(f"{program.name}: {what} ratio {value:.2f}, at most {limit} wanted")
-        if program.times_ours is not None and to_ours < program.times_ours:
+        if limits.times_ours is not None and to_ours < limits.times_ours:
             failures.append(
-                f"{program.name} takes {to_ours:.2f} times bnfold's time, at least {program.times_ours} wanted"
+                f"{program.name} takes {to_ours:.2f} times bnfold's time, at least {limits.times_ours} wanted"
             )
     print()
     for failure in failures:

@@ -16,11 +16,8 @@ Needs the extras `cpu` and `torch` and the dependency group `train`.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
-import warnings
-from collections.abc import MutableSequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +30,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from torch_export import export
+
 from models.networks import IMAGE_SIZE, NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +41,6 @@ EPOCHS = 30
 BATCH_SIZE = 32
 LEARNING_RATE = 0.003
 WEIGHT_DECAY = 0.1
-OPSET = 20
 BRIGHTEST = 16.0
 # Float32 sums of at most 256 terms in another order; the logits are of the order of 10.
 TORCH_TO_ORT_TOLERANCE = 1e-4
@@ -63,7 +61,7 @@ def main() -> None:
         start = time.perf_counter()
         torch.manual_seed(SEED)
         network = train(build(), train_x, train_labels).eval()
-        model = export(network)
+        model = export(network, optimize=False)
         logits = checked_logits(name, model, network, test_x)
         correct = int((logits.argmax(axis=1) == test_labels.numpy()).sum())
         (out / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
@@ -101,36 +99,6 @@ def train(network: nn.Sequential, x: Tensor, labels: Tensor) -> nn.Sequential:
             optimizer.step()
         schedule.step()
     return network
-
-
-def export(network: nn.Sequential) -> onnx.ModelProto:
-    """The network as PyTorch's exporter writes it before any optimisation, input `x`, output `logits`."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # the exporter reports that torchvision is absent
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # raised inside the exporter by its own older parts
-        program = torch.onnx.export(
-            network,
-            (torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE),),
-            input_names=["x"],
-            output_names=["logits"],
-            dynamic_shapes=({0: "batch"},),
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-        )
-    model = program.model_proto
-    for node in model.graph.node:
-        drop_stack_trace(node.metadata_props)
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def drop_stack_trace(properties: MutableSequence[onnx.StringStringEntryProto]) -> None:
-    """Take out the exporter's note of the source line, which holds this machine's folder names."""
-    kept = [entry for entry in properties if entry.key != "pkg.torch.onnx.stack_trace"]
-    del properties[:]
-    properties.extend(kept)
 
 
 def checked_logits(name: str, model: onnx.ModelProto, network: nn.Module, x: Tensor) -> np.ndarray:
