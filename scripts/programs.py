@@ -6,7 +6,6 @@ library is imported here: the peak memory of a child counts from what its parent
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -34,8 +33,7 @@ _LONGEST_REASON = 160
 class Program:
     """A program that reads the model `{source}` and writes `{out}`.
 
-    `argv` follows the Python interpreter; `needs` are the packages that have to be there, the one that gives it its
-    version first.
+    `argv` follows the Python interpreter; `needs` are the packages that have to be there, its own first.
     """
 
     name: str
@@ -46,10 +44,6 @@ class Program:
     def missing(self) -> tuple[str, ...]:
         """The packages it needs that are not installed."""
         return tuple(package for package in self.needs if importlib.util.find_spec(package) is None)
-
-    @property
-    def version(self) -> str:
-        return importlib.metadata.version(self.needs[0])
 
 
 @dataclass(frozen=True)
