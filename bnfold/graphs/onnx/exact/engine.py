@@ -1,0 +1,233 @@
+"""A document run in float64, whatever floating-point types it declares.
+
+Every weight and input is widened to float64, casts between floating-point types do nothing, and nothing is rounded in
+between: two models run so differ by their functions and by the rounding of their stored weights alone.
+
+Decisions. Values are dropped after their last reader. A run is bounded: it looks at the clock between nodes, and
+models with more than `MOST_PARAMETERS` are not begun. Model-local functions are written out first. What cannot be run
+raises `CannotRun` with the reason; a result in less than float64 counts as that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.exact.kernels import BORROWED, WRITTEN, CannotRun, widened
+from bnfold.graphs.onnx.exact.windows import Array
+from bnfold.graphs.onnx.functions import inlined
+
+MOST_PARAMETERS = 2**28
+
+Values = dict[str, Any]
+Watch = Callable[[str, Array], None]
+"""Called with the name and the elements of a value of the main graph as soon as it is computed."""
+
+
+class Engine:
+    """A model that is ready to run in float64.
+
+    Attributes:
+        document: what it runs, model-local functions written out.
+
+    Raises:
+        CannotRun: if the model is too large, or of a form that is not understood.
+    """
+
+    def __init__(self, document: Document) -> None:
+        if document.model.functions:
+            document = inlined(document) or document
+        graph = document.model.graph
+        parameters = sum(math.prod(tensor.dims) for tensor in graph.initializer)
+        if parameters > MOST_PARAMETERS:
+            raise CannotRun(f"{parameters / 1e6:.0f} million parameters are more than it holds in float64")
+        if graph.sparse_initializer:
+            raise CannotRun("a sparse weight")
+        self.document = document
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._weights: Values = {}
+        self._opsets = {item.domain: item.version for item in document.model.opset_import}
+        self._borrowed: dict[int, Any] = {}
+
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        *,
+        deadline: float = math.inf,
+        weights: Mapping[str, Array] | None = None,
+        watch: Watch | None = None,
+    ) -> dict[str, Array]:
+        """The outputs by name; the elements of a sequence `s` are `s[0]`, `s[1]` and so on.
+
+        `weights` are put in place of stored ones; `deadline` is a time of `time.monotonic()`.
+        """
+        graph = self.document.model.graph
+        outputs = [info.name for info in graph.output]
+        values = self.part(graph.node, outputs, feeds, deadline=deadline, weights=weights, watch=watch)
+        result: dict[str, Array] = {}
+        for name in outputs:
+            if isinstance(values[name], list):
+                result.update({f"{name}[{i}]": element for i, element in enumerate(values[name])})
+            else:
+                result[name] = values[name]
+        return result
+
+    def part(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        wanted: Iterable[str],
+        feeds: Mapping[str, Any],
+        *,
+        deadline: float = math.inf,
+        weights: Mapping[str, Array] | None = None,
+        watch: Watch | None = None,
+    ) -> Values:
+        """The wanted values, from these nodes of the main graph in this order and the values fed."""
+        values: Values = {
+            name: widened(value) if not isinstance(value, list) else value for name, value in feeds.items()
+        }
+        wanted = list(wanted)
+        left = Counter(name for node in nodes for name in needs(node))
+        left.update(wanted)
+        for node in nodes:
+            if time.monotonic() > deadline:
+                raise CannotRun("the time set for it is over")
+            names = needs(node)
+            for name in names:
+                if name not in values:
+                    values[name] = self._weight(name, weights or {})
+            for name, value in zip(node.output, self._node(node, values, deadline), strict=False):
+                if name:
+                    values[name] = value
+                    if watch is not None and isinstance(value, np.ndarray):
+                        watch(name, value)
+            left.subtract(names)
+            for name in (*names, *node.output):
+                if not left[name]:
+                    values.pop(name, None)
+        return {name: values[name] if name in values else self._weight(name, weights or {}) for name in wanted}
+
+    def _weight(self, name: str, instead: Mapping[str, Array]) -> Array:
+        if name in instead:
+            return instead[name]
+        if name not in self._weights:
+            if name not in self._tensors:
+                raise CannotRun(f"the value '{name}' is not fed")
+            self._weights[name] = widened(self.stored(name))
+        return np.asarray(self._weights[name])
+
+    def stored(self, name: str) -> Array:
+        """A weight of the main graph as it is stored."""
+        tensor = self._tensors[name]
+        payload = self.document.payloads.get(name)
+        if payload is None:
+            return onnx.numpy_helper.to_array(tensor)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        if payload.nbytes != math.prod(tensor.dims) * dtype.itemsize:
+            raise CannotRun(f"the weight '{name}' is stored in a packed form")
+        return np.frombuffer(payload.read(), dtype).reshape(tuple(tensor.dims))
+
+    def _node(self, node: onnx.NodeProto, values: Values, deadline: float) -> list[Any]:
+        what = f"node '{node.name or node.output[0]}' ({node.op_type})"
+        if node.domain not in ("", "ai.onnx"):
+            raise CannotRun(f"{what} is of the domain {node.domain}")
+        try:
+            with np.errstate(all="ignore"):
+                results = self._computed(node, values, deadline)
+        except CannotRun as error:
+            raise CannotRun(f"{what}: {error}" if "node '" not in str(error) else str(error)) from None
+        except Exception as error:  # implementations raise what they like; none of it is an answer
+            reason = " ".join(str(error).split())[:200]
+            raise CannotRun(f"{what}: {type(error).__name__}: {reason}") from error
+        for result in results:
+            if isinstance(result, np.ndarray | np.generic) and result.dtype.kind == "f" and result.dtype != np.float64:
+                raise CannotRun(f"{what} is computed in {result.dtype} only")
+        return results
+
+    def _computed(self, node: onnx.NodeProto, values: Values, deadline: float) -> list[Any]:
+        opset = self._opsets.get("", self._opsets.get("ai.onnx", 1))
+        inputs = [values[name] if name else None for name in node.input]
+        if node.op_type == "If":
+            return self._body(_attribute(node, "then_branch" if inputs[0] else "else_branch"), [], values, deadline)
+        if node.op_type == "Loop":
+            return self._loop(_attribute(node, "body"), inputs, values, deadline)
+        if node.op_type in WRITTEN:
+            attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+            result = WRITTEN[node.op_type](attributes, inputs, opset, len(node.output))
+            return result if isinstance(result, list) else [np.asarray(result)]
+        if node.op_type in BORROWED:
+            return [_as_value(result) for result in self._reference(node, opset).run(*inputs)]
+        raise CannotRun("this operator has no implementation in float64 here")
+
+    def _reference(self, node: onnx.NodeProto, opset: int) -> Any:
+        """The implementation of a node that onnx has; kept, since making one reads the schema."""
+        from onnx.reference.ops import load_op
+
+        if id(node) not in self._borrowed:
+            settings = {
+                "log": lambda *_: None,
+                "opsets": {"": opset},
+                "verbose": 0,
+                "new_ops": None,
+                "evaluator_cls": None,
+            }
+            self._borrowed[id(node)] = (load_op("", node.op_type, opset)(node, settings), node)
+        return self._borrowed[id(node)][0]
+
+    def _body(self, graph: onnx.GraphProto, inputs: Sequence[Any], values: Values, deadline: float) -> list[Any]:
+        scope = dict(values)
+        for tensor in graph.initializer:
+            scope[tensor.name] = widened(onnx.numpy_helper.to_array(tensor))
+        scope.update({info.name: value for info, value in zip(graph.input, inputs, strict=True)})
+        for node in graph.node:
+            if time.monotonic() > deadline:
+                raise CannotRun("the time set for it is over")
+            for name, value in zip(node.output, self._node(node, scope, deadline), strict=False):
+                scope[name] = value
+        return [scope[info.name] for info in graph.output]
+
+    def _loop(self, graph: onnx.GraphProto, inputs: list[Any], values: Values, deadline: float) -> list[Any]:
+        trips, go_on, *carried = inputs
+        state, scans = carried, [[] for _ in graph.output[1 + len(carried) :]]  # type: tuple[list[Any], list[list[Any]]]
+        go_on, count = np.asarray(True) if go_on is None else go_on, 0
+        while bool(go_on) and (trips is None or count < int(trips)):
+            go_on, *made = self._body(graph, [np.asarray(count), np.asarray(go_on), *state], values, deadline)
+            state = made[: len(state)]
+            for column, value in zip(scans, made[len(state) :], strict=True):
+                column.append(value)
+            count += 1
+        return [*state, *(np.stack(column) for column in scans)]
+
+
+def needs(node: onnx.NodeProto) -> list[str]:
+    """What a node reads of the graph that holds it, its bodies included; each name once."""
+    names = [name for name in node.input if name]
+    for body in _bodies(node):
+        inner = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
+        for deep in body.node:
+            names += [name for name in needs(deep) if name not in inner]
+            inner.update(deep.output)
+        names += [info.name for info in body.output if info.name not in inner]
+    return list(dict.fromkeys(names))
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
+    return next(item.g for item in node.attribute if item.name == name)
+
+
+def _as_value(result: Any) -> Any:
+    return result if isinstance(result, list) else np.asarray(result)
