@@ -8,6 +8,7 @@ a parameter varies, never whether two sizes happen to match.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -47,8 +48,8 @@ class Affine:
     def __post_init__(self) -> None:
         if self.scale.ndim != self.shift.ndim:
             raise ValueError(f"scale has rank {self.scale.ndim}, shift has rank {self.shift.ndim}")
-        object.__setattr__(self, "has_scale", not bool((self.scale == 1.0).all()))
-        object.__setattr__(self, "has_shift", bool((self.shift != 0.0).any()))
+        object.__setattr__(self, "has_scale", not _is_all(self.scale, 1.0))
+        object.__setattr__(self, "has_shift", not _is_all(self.shift, 0.0))
 
     @classmethod
     def of(cls, scale: ArrayLike, shift: ArrayLike, rank: int) -> Affine:
@@ -76,7 +77,7 @@ class Affine:
 
     @property
     def is_finite(self) -> bool:
-        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
+        return _is_finite(self.scale) and _is_finite(self.shift)
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -136,11 +137,27 @@ def aligned(parameter: ArrayLike, rank: int) -> Array:
 
 def compact(parameter: Array) -> Array:
     """The same parameter with size 1 along every axis on which all its values are equal."""
-    for axis in varying(parameter):
+    if parameter.size <= 1:
+        return parameter
+    axes = varying(parameter)
+    if len(axes) == 1 and parameter.item(0) != parameter.item(-1):  # most often two elements tell
+        return parameter
+    for axis in axes:
         first = parameter.take([0], axis) if parameter.shape[axis] else parameter
         if parameter.shape[axis] and bool((parameter == first).all()):
             parameter = first
     return parameter
+
+
+def _is_all(parameter: Array, number: float) -> bool:
+    """Whether every element is this number; the first one tells that most are not."""
+    if parameter.size and parameter.item(0) != number:
+        return False
+    return parameter.size <= 1 or bool((parameter == number).all())
+
+
+def _is_finite(parameter: Array) -> bool:
+    return math.isfinite(parameter.item()) if parameter.size == 1 else bool(np.isfinite(parameter).all())
 
 
 def as_vector(a: Affine, axis: int | None) -> Affine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +53,20 @@ Edit = Rewrite | Supply | Append | Drop
 
 
 @dataclass(frozen=True, eq=False)
+class Demands:
+    """A demand on each of the inputs 0 to count - 1, made when its turn comes: most searches end at the first."""
+
+    count: int
+    make: Callable[[int], Affine]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, Affine]]:
+        return ((at, self.make(at)) for at in range(self.count))
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """What one rule asks for: demands on the node's inputs, edits to the node, and what its outputs then carry.
 
@@ -60,7 +74,7 @@ class Step:
     `absorbs` says that the operator itself takes something in, `otherwise` what to say if the demands cannot be met.
     """
 
-    demands: tuple[tuple[int, Affine], ...] = ()
+    demands: tuple[tuple[int, Affine], ...] | Demands = ()
     edits: tuple[Edit, ...] = ()
     outs: tuple[Affine, ...] = ()
     absorbs: bool = False

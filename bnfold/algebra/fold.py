@@ -2,25 +2,26 @@
 
 Backward first, because what stands above absorbs without any condition on padding; from the last, because a chain BN,
 Mul, Add then composes into one demand and is rounded once. What is left is tried forward, then split, then merged
-into another site. A fold can open the way for another, so the sweeps are repeated while they find anything; the
-result depends on the graph alone, not on the order in which a file lists its nodes.
+into another site. A fold can open the way for another, so the sweeps are repeated while they find anything, but for
+attempts that would look at what no fold has changed since; the result depends on the graph alone, not on the order in
+which a file lists its nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
 
 from bnfold.algebra.affine import Refusal
-from bnfold.algebra.edits import Append, Drop, Node, Plan, Supply
+from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply
 from bnfold.algebra.neighbours import of_plan, of_refusal
 from bnfold.algebra.ops import ConstAffine
-from bnfold.algebra.plan import Graph, Site, plan_backward, plan_forward, plan_merge, plan_split
+from bnfold.algebra.plan import Graph, Site, Trace, plan_backward, plan_forward, plan_merge, plan_split
 from bnfold.results import Operator
 
-Attempt = Callable[[Graph, Site], Plan | Refusal]
+Attempt = Callable[[Graph, Site, Trace], Plan | Refusal]
 
 
 class EditableGraph(Graph, Protocol):
@@ -60,8 +61,17 @@ def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> lis
     return _Folding(graph, chosen).run()
 
 
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    refusal: Refusal
+    passed_over: bool
+
+
 class _Folding:
-    """The state of one run: which sites wait, which nodes are gone, and what each attempt answered."""
+    """The state of one run: which sites wait, which nodes are gone, and what each attempt answered.
+
+    `answers` are the refusals that still hold; `watchers` says which of them a change at a node takes away.
+    """
 
     def __init__(self, graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> None:
         self.graph = graph
@@ -71,6 +81,8 @@ class _Folding:
         self.absorbed: dict[Node, Plan] = {}
         self.drawn: dict[Plan, tuple[Operator, ...]] = {}
         self.locked: set[Node] = set()
+        self.answers: dict[tuple[int, Attempt], _Answer] = {}
+        self.watchers: dict[Node, list[tuple[int, Attempt]]] = {}
         for index, site in enumerate(self.sites):
             refusal = site.refusal
             if not refusal and not chosen(index, site):
@@ -95,7 +107,7 @@ class _Folding:
                 for index in sorted(refusals, reverse=upward):
                     if index in self.outcomes:
                         continue
-                    refusal = self._try(index, attempt)
+                    refusal = self._known(index, attempt) or self._try(index, attempt)
                     if refusal:
                         refusals[index].append(refusal)
                     else:
@@ -129,9 +141,17 @@ class _Folding:
                 waiting += reversed(later.into)
         return ends
 
-    def _merge(self, graph: Graph, site: Site) -> Plan | Refusal:
+    def _known(self, index: int, attempt: Attempt) -> Refusal | None:
+        """What an attempt would answer once more; a merge answers as the upward attempt where that met nothing else."""
+        answer = self.answers.get((index, attempt))
+        if answer is None and attempt == self._merge:
+            answer = self.answers.get((index, plan_backward))
+            return None if answer is None or answer.passed_over else answer.refusal
+        return answer.refusal if answer else None
+
+    def _merge(self, graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
         """A merge into another site alone: an operator that becomes a site by it would be one that is never tried."""
-        plan = plan_merge(graph, site)
+        plan = plan_merge(graph, site, trace)
         if isinstance(plan, Plan) and any(self._multiplies(node) and node not in self.owner for node in plan.into):
             return Refusal("conflict", "the operator above it is no BatchNorm")
         return plan
@@ -142,12 +162,14 @@ class _Folding:
 
     def _try(self, index: int, attempt: Attempt) -> Refusal | None:
         """Fold one site one way; None when it is done."""
-        site = self.sites[index]
-        plan = attempt(self.graph, site)
+        trace = Trace()
+        plan = attempt(self.graph, self.sites[index], trace)
+        if isinstance(plan, Plan) and self.locked and any(map(self._is_locked, plan.edits)):
+            plan = Refusal("not-selected", "the fold would change a BatchNorm that was left out on request")
         if isinstance(plan, Refusal):
+            self._note(index, attempt, plan, trace)
             return plan
-        if any(not isinstance(edit, Supply | Append) and edit.node in self.locked for edit in plan.edits):
-            return Refusal("not-selected", "the fold would change a BatchNorm that was left out on request")
+        self._forget(plan)
         self.drawn[plan] = of_plan(self.graph, plan)
         self.graph.apply(plan)
         self.outcomes[index] = plan
@@ -157,6 +179,38 @@ class _Folding:
                 if self.owner.get(edit.node, index) != index:
                     self._shrink(self.owner[edit.node], edit.node, plan)
         return None
+
+    def _is_locked(self, edit: Edit) -> bool:
+        return not isinstance(edit, Supply | Append) and edit.node in self.locked
+
+    def _note(self, index: int, attempt: Attempt, refusal: Refusal, trace: Trace) -> None:
+        if refusal.reason == "too-large":  # it depends on who else reads the constants, wherever that is
+            return
+        self.answers[index, attempt] = _Answer(refusal, trace.passed_over)
+        for node in trace.nodes:
+            self.watchers.setdefault(node, []).append((index, attempt))
+
+    def _forget(self, plan: Plan) -> None:
+        """Take away the answers that a plan may change, before it is carried out."""
+        if not self.answers:
+            return
+        for edit in plan.edits:
+            for node in self._around(edit.node):
+                for key in self.watchers.pop(node, ()):
+                    self.answers.pop(key, None)
+
+    def _around(self, node: Node) -> Iterator[Node]:
+        """A node, and all that make or read a value that it reads or makes; constants aside."""
+        yield node
+        graph = self.graph
+        for value in [*graph.inputs(node), *graph.outputs(node)]:
+            if value is None or graph.is_constant(value):
+                continue
+            made = graph.producer(value)
+            if made:
+                yield made[0]
+            for reader, _ in graph.readers(value):
+                yield reader
 
     def _shrink(self, index: int, node: Node, by: Plan) -> None:
         """Another site's fold took one of this site's nodes along: the site is done when only a bias is left of it."""

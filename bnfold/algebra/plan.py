@@ -16,7 +16,7 @@ that of the first alternative, which is the one that would have removed the most
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from bnfold.algebra import ops
@@ -81,6 +81,17 @@ class Graph(Protocol):
         """Why an array cannot be held in the type of the node's input at position `like`, if it cannot."""
 
 
+@dataclass(eq=False)
+class Trace:
+    """What a search looked at: while none of these nodes or their neighbours change, it would find the same again.
+
+    `passed_over` says that it met an affine operator that would have absorbed, had merging been allowed.
+    """
+
+    nodes: set[Node] = field(default_factory=set)
+    passed_over: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class _Found:
     """A part of a plan: edits, who absorbs, what is crossed."""
@@ -103,9 +114,9 @@ class _Found:
         return any(isinstance(edit, Append) for edit in self.edits)
 
 
-def plan_backward(graph: Graph, site: Site) -> Plan | Refusal:
+def plan_backward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the site into what stands above it; a site that changes nothing goes into the operator right above it."""
-    found = _Search(graph).pull_site(site, site_affine(graph, site))
+    found = _Search(graph, trace).pull_site(site, site_affine(graph, site))
     if isinstance(found, Refusal):
         return found
     if not found.into:
@@ -115,30 +126,30 @@ def plan_backward(graph: Graph, site: Site) -> Plan | Refusal:
     return _plan(graph, found, "backward")
 
 
-def plan_forward(graph: Graph, site: Site) -> Plan | Refusal:
+def plan_forward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the site into what stands below it."""
-    found = _Search(graph).push_site(site, site_affine(graph, site))
+    found = _Search(graph, trace).push_site(site, site_affine(graph, site))
     return found if isinstance(found, Refusal) else _plan(graph, found, "forward")
 
 
-def plan_split(graph: Graph, site: Site) -> Plan | Refusal:
+def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the scale upward and the shift downward: `s x + t` is a shift by t after a scaling by s."""
     affine = site_affine(graph, site)
     if not affine.has_scale or not affine.has_shift:
         return Refusal("not-equivariant", "there is nothing to split")
-    up = _Search(graph).pull_site(site, affine.scaling())
+    up = _Search(graph, trace).pull_site(site, affine.scaling())
     if isinstance(up, Refusal):
         return up
-    down = _Search(graph).push_site(site, affine.shifting())
+    down = _Search(graph, trace).push_site(site, affine.shifting())
     if isinstance(down, Refusal):
         return down
     kept = tuple(edit for edit in down.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
     return _plan(graph, up + _Found(kept, down.into, down.through, down.added_bytes), "split")
 
 
-def plan_merge(graph: Graph, site: Site) -> Plan | Refusal:
+def plan_merge(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the site into another affine operator above it: for chains that have nowhere else to go."""
-    found = _Search(graph, merging=True).pull_site(site, site_affine(graph, site))
+    found = _Search(graph, trace, merging=True).pull_site(site, site_affine(graph, site))
     return found if isinstance(found, Refusal) else _plan(graph, found, "merged")
 
 
@@ -173,17 +184,19 @@ def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
 
 
 class _Search:
-    """One bounded search; its methods return a part of a plan or a refusal and change nothing but the budget.
+    """One bounded search; its methods return a part of a plan or a refusal and change nothing but budget and trace.
 
     With `merging`, another affine operator that multiplies may absorb too.
     """
 
-    def __init__(self, graph: Graph, merging: bool = False) -> None:
+    def __init__(self, graph: Graph, trace: Trace, merging: bool = False) -> None:
         self.graph = graph
+        self.trace = trace
         self.merging = merging
         self.steps = 0
 
     def pull_site(self, site: Site, affine: Affine) -> _Found | Refusal:
+        self.trace.nodes.update(site.nodes)
         for node in site.nodes[1:]:
             refusal = self._unseen(self.graph.inputs(node)[self._data(node)], node)
             if refusal:
@@ -196,6 +209,7 @@ class _Search:
         return _Found(tuple(Drop(node, self._data(node), "output") for node in site.nodes)) + found
 
     def push_site(self, site: Site, affine: Affine) -> _Found | Refusal:
+        self.trace.nodes.update(site.nodes)
         for node in site.nodes[1:]:
             refusal = self._unseen(self.graph.inputs(node)[self._data(node)], node)
             if refusal:
@@ -225,12 +239,15 @@ class _Search:
         if made is None:
             return Refusal("graph-input", "the value is an input of the graph", None)
         node, port = made
+        self.trace.nodes.add(node)
         kind = graph.kind(node)
         steps = backward(kind, node, port, a)
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
         if isinstance(kind, ops.ConstAffine) and kind.absorber.scale is not None and not self.merging:
-            steps = [step for step in steps if not step.absorbs]
+            allowed = [step for step in steps if not step.absorbs]
+            self.trace.passed_over |= len(allowed) < len(steps)
+            steps = allowed
         return _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
 
     def _take(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
@@ -270,6 +287,7 @@ class _Search:
     def _pass(self, node: Node, position: int, a: Affine, depth: int) -> _Found | Refusal:
         """Let one reader do without `a`."""
         graph = self.graph
+        self.trace.nodes.add(node)
 
         def read(at: int) -> Array:
             return graph.constant(graph.inputs(node)[at])
@@ -301,15 +319,15 @@ class _Search:
     def _unseen(self, value: Value | None, reader: Node) -> Refusal | None:
         """Why a value cannot change: someone other than `reader` sees it."""
         graph = self.graph
+        readers = graph.readers(value)
+        if len(readers) <= 1 and not graph.is_output(value):
+            return None
         made = graph.producer(value)
         maker = graph.name(made[0]) if made else None
         if graph.is_output(value):
             return Refusal("graph-output", "its value before the BatchNorm is an output of the graph", maker)
-        others = [node for node, _ in graph.readers(value)]
-        if len(others) > 1:
-            names = list(dict.fromkeys(graph.name(node) for node in others if node != reader))
-            return Refusal("shared-value", f"its value is also read by {_listed(names)}", maker)
-        return None
+        others = list(dict.fromkeys(node for node, _ in readers if node != reader))
+        return Refusal("shared-value", f"its value is also read by {self._listed(others)}", maker)
 
     def _spend(self, a: Affine, node: Node, depth: int) -> Refusal | None:
         self.steps += 1
@@ -331,16 +349,16 @@ class _Search:
     def _blamed(self, refusal: Refusal, node: Node) -> Refusal:
         return refusal if refusal.blocker else Refusal(refusal.reason, refusal.detail, self.graph.name(node))
 
+    def _listed(self, nodes: list[Node]) -> str:
+        """Nodes in a sentence; of many only the first."""
+        if not nodes:
+            return "the same operator a second time"
+        first = self.graph.name(nodes[0])
+        return first if len(nodes) == 1 else f"{first} and {len(nodes) - 1} more"
+
     def _data(self, node: Node) -> int:
         kind = self.graph.kind(node)
         return kind.data if isinstance(kind, ops.ConstAffine) else 0
-
-
-def _listed(names: list[str]) -> str:
-    """Names in a sentence; of many only the first."""
-    if not names:
-        return "the same operator a second time"
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _best(attempts: Iterator[_Found | Refusal], adding: bool) -> _Found | Refusal:

@@ -11,15 +11,15 @@ In the equations of this file `a(y) = s y + t`.
 from __future__ import annotations
 
 from functools import singledispatch
-from itertools import pairwise
+from itertools import accumulate
 
 import numpy as np
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Affine, Array, Refusal, as_vector
+from bnfold.algebra.affine import Affine, Array, Refusal, as_vector, compact
 from bnfold.algebra.axes import Shape, carry_back, carry_forth, shape_text
 from bnfold.algebra.contraction import pull_linear, push_linear, push_recurrent
-from bnfold.algebra.edits import Drop, Node, Read, Step, Steps
+from bnfold.algebra.edits import Demands, Drop, Node, Read, Step, Steps
 
 
 @singledispatch
@@ -180,13 +180,13 @@ def _(kind: ops.Concat, node: Node, port: int, a: Affine) -> Steps:
         return [Step(tuple((i, a) for i in range(len(kind.sizes))))]
     if None in kind.sizes:
         return Refusal("dynamic-shape", f"the sizes of the concatenated values along axis {kind.axis} are not known")
-    bounds = np.cumsum([0, *(size for size in kind.sizes if size is not None)])
-    demands = []
-    for i, (start, stop) in enumerate(pairwise(bounds)):
-        cut = a.mapped(lambda parameter, neutral, at=slice(start, stop): _cut(parameter, kind.axis, at))  # type: ignore[misc]
-        if isinstance(cut, Affine):
-            demands.append((i, cut))
-    return [Step(tuple(demands))]
+    bounds = list(accumulate((size for size in kind.sizes if size is not None), initial=0))
+
+    def cut(i: int) -> Affine:
+        at = slice(bounds[i], bounds[i + 1])
+        return Affine(*(compact(_cut(parameter, kind.axis, at)) for parameter in (a.scale, a.shift)))
+
+    return [Step(Demands(len(kind.sizes), cut))]
 
 
 @forward.register
