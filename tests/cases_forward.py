@@ -130,4 +130,65 @@ FORWARD = [
     ),
 ]
 
-CASES = FORWARD
+BESIDE = [
+    Case(
+        "BN over the rows of a MatMul, Transpose, MatMul over the channels",
+        """(T[N,4,3] x) => (T[N,2,5] y) <T[3,2] W, T[4,5] V, T[5] B, bn[4]>
+        { b = BN(x) c = MatMul(b, W) t = Transpose<perm=[0,2,1]>(c) m = MatMul(t, V) y = Add(m, B) }""",
+        "MatMul Transpose MatMul Add",
+        "m y < MatMul Transpose",
+        "forward",
+    ),
+    Case(
+        "BN over the axis of tokens, two layers on, MatMul over the tokens on the left",
+        """(T[N,4,4] x) => (T[N,5,4] y) <T[4,4] W, T[4] B, T[5,4] V, bn[4]>
+        { b = BN(x) c = MatMul(b, W) d = Add(c, B) y = MatMul(V, d) }""",
+        "MatMul MatMul Add",
+        "y < MatMul Add",
+        "forward",
+    ),
+    Case(
+        "BN over the rows of a Gemm with a bias, Transpose, Gemm",
+        """(T[4,4] x) => (T[4,5] y) <T[4,4] W, T[4] B, T[4,5] V, bn[4]>
+        { t = Transpose(x) b = BN(t) u = Transpose(b) c = Gemm<alpha=0.5, beta=2.0>(u, W, B) v = Transpose(c)
+          y = Gemm(v, V) }""",
+        "Transpose Transpose Gemm Transpose Gemm",
+        "y < Transpose Gemm Transpose",
+        "forward",
+    ),
+    Case(
+        "a factor along an axis on which a convolution has one tap, MatMul over that axis",
+        """(T[N,3,6,4] x) => (T[N,4,4,5] y) <T[4] g, T[4] b, T[4,3,3,1] W, T[4] B, T[4,5] V>
+        { m = Mul(x, g) a = Add(m, b) c = Conv(a, W, B) y = MatMul(c, V) }""",
+        "Conv MatMul Add",
+        "y < Conv",
+        "forward",
+    ),
+    Case(
+        "a factor along an axis on which a padded convolution has one tap, MatMul over that axis",
+        """(T[N,3,6,4] x) => (T[N,4,6,5] y) <T[4] g, T[4,3,3,1] W, T[4] B, T[4,5] V>
+        { m = Mul(x, g) c = Conv<pads=[1,0,1,0]>(m, W, B) y = MatMul(c, V) }""",
+        "Conv MatMul Add",
+        "y < Conv",
+        "forward",
+    ),
+]
+
+UPWARD = [
+    Case(
+        "MatMul over the channels, MatMul over the rows, BN over the channels",
+        """(T[N,4,3] x) => (T[N,5,2] y) <T[5,4] V, T[3,2] W, T[2] B, bn[5]>
+        { c = MatMul(V, x) d = MatMul(c, W) e = Add(d, B) y = BN(e) }""",
+        "MatMul MatMul Add",
+        "e c < MatMul",
+    ),
+    Case(
+        "MatMul over an axis, Conv with one tap along it, a factor along it",
+        """(T[N,3,6,4] x) => (T[N,4,4,5] y) <T[4,5] V, T[4,3,3,1] W, T[5] g>
+        { m = MatMul(x, V) c = Conv(m, W) y = Mul(c, g) }""",
+        "MatMul Conv",
+        "m < Conv",
+    ),
+]
+
+CASES = [*FORWARD, *BESIDE, *UPWARD]

@@ -34,6 +34,7 @@ def convolutions(draw: Draw) -> Operator:
         w = normal(rng, group * outer, inner, *kernel)
         x = normal(rng, draw(st.integers(1, 3)), group * inner, *sizes)
         axes = ("go", "i")
+    same = [axis for axis in range(spatial) if kernel[axis] == stride[axis] == 1 and pads[axis] == (0, 0)]
     bias = None if biased == "no input" else ops.Bias(2, biased == "bias", axis=1)
     kind = ops.Linear(
         data=0,
@@ -41,7 +42,7 @@ def convolutions(draw: Draw) -> Operator:
         bias=bias,
         x=("n", "gi", *"abc"[:spatial]),
         w=(*axes, *"pqr"[:spatial]),
-        y=("n", "go", *"uvw"[:spatial]),
+        y=("n", "go", *("abc"[axis] if axis in same else "uvw"[axis] for axis in range(spatial))),
         sizes={"g": group, "i": inner, "o": outer, **dict(zip("pqr", kernel, strict=False))},
         complete=not padded,
     )

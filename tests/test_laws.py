@@ -20,7 +20,7 @@ from kind_examples import many
 from kind_semantics import Array, Function, Operator, assert_close
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Affine, Refusal
+from bnfold.algebra.affine import Affine, Refusal, varying
 from bnfold.algebra.axes import Pick, Regroup, Repeat, Shape
 from bnfold.algebra.edits import Append, Drop, Step, Supply
 from bnfold.algebra.rules import backward, forward
@@ -196,7 +196,7 @@ def test_convolutions_take_every_scale_from_above_and_unpadded_every_affine(data
     a = channel(data, sem.value_at(operator.inputs, 0).shape, 1, "any" if kind.complete else "scaling")
     steps = forward_law(operator, 0, a)
     assert isinstance(steps, list)
-    assert steps[0].absorbs
+    assert steps[-1].absorbs
 
 
 @many
@@ -222,7 +222,33 @@ def test_products_take_every_affine_of_what_they_sum_over(data: st.DataObject) -
     a = channel(data, sem.value_at(operator.inputs, kind.data).shape, kind.x.index("k"))
     steps = forward_law(operator, kind.data, a)
     assert isinstance(steps, list)
-    assert steps[0].absorbs
+    assert steps[-1].absorbs
+
+
+@many
+@given(st.data())
+def test_linear_operators_pass_on_what_varies_along_axes_that_their_weight_lacks(data: st.DataObject) -> None:
+    operator = data.draw(st.one_of(linears.gemms(), linears.products(), linears.contractions(), linears.convolutions()))
+    kind = operator.kind
+    assert isinstance(kind, ops.Linear)
+    beside = [axis for axis, letter in enumerate(kind.x) if letter and letter in kind.y and letter not in kind.sizes]
+    shape = sem.value_at(operator.inputs, kind.data).shape
+    assume([axis for axis in beside if shape[axis] > 1])
+    flavour = "any" if kind.complete else "scaling"
+    a = channel(data, shape, data.draw(st.sampled_from(beside)), flavour)
+    steps = forward_law(operator, kind.data, a)
+    assert isinstance(steps, list)
+    if varying(a.scale):
+        assert not steps[0].demands
+        assert not steps[0].edits
+
+
+def test_a_shift_that_becomes_too_large_a_bias_is_refused() -> None:
+    """5000 rows, and a weight of 2000 columns: 80 MB in float64."""
+    kind = ops.Linear(0, 1, None, ("m", "k"), ("k", "n"), ("m", "n"), {"k": 3, "n": 2000})
+    steps = forward(kind, NODE, 0, Affine.along(0, 1.0, np.arange(5000.0), 2), lambda _: np.ones((3, 2000)))
+    assert isinstance(steps, Refusal)
+    assert steps.reason == "too-large"
 
 
 @many

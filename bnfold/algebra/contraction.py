@@ -10,8 +10,8 @@ import math
 import numpy as np
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Affine, Array, Refusal, as_vector, varying, vector
-from bnfold.algebra.edits import Append, Edit, Node, Read, Step, Steps, Supply
+from bnfold.algebra.affine import Affine, Array, Refusal, aligned, as_vector, varying, vector
+from bnfold.algebra.edits import MOST_ADDED_BYTES, Append, Edit, Node, Read, Step, Steps, Supply
 
 # Linear: s (sum x w + b) + t = sum x (s w) + (s b + t). Along axes that w does not have but x has, x takes the scale.
 
@@ -41,7 +41,8 @@ def pull_linear(kind: ops.Linear, node: Node, a: Affine) -> Steps:
     return [Step((share, *bias.demands), bias.edits, absorbs=True)]
 
 
-# Forward: sum (s x + t) w + b = sum x (s w) + (b + sum t w), where every tap of w meets an element of x.
+# Forward: sum (s x + t) w + b = sum x (s w) + (b + sum t w), where every tap of w meets an element of x. A scale along
+# axes that w does not have and y has goes on: sum (s x + t) w + b = s (sum x w + b) + (b - s b + sum t w).
 
 
 def push_linear(kind: ops.Linear, node: Node, position: int, a: Affine, read: Read) -> Steps:
@@ -51,25 +52,36 @@ def push_linear(kind: ops.Linear, node: Node, position: int, a: Affine, read: Re
     misfit = _misfit(kind, kind.x, a)
     if misfit:
         return misfit
-    for axis in a.axes:
-        if not _covers(set("".join(kind.w)), kind.x[axis]):
+    letters = set("".join(kind.w))
+    beside = [axis for axis in a.axes if not _covers(letters, kind.x[axis])]
+    for axis in beside:
+        if kind.x[axis] not in kind.y or len(kind.x[axis]) != 1:
             return Refusal("off-channel", f"the affine varies along axis {axis}, which the weight does not span")
     if a.has_shift and not kind.complete:
         return Refusal("padded-shift", kind.incomplete_why)
+    total = _contracted(kind, read(kind.weight), a.shift) if a.has_shift else np.zeros((1,) * len(kind.y))
+    if isinstance(total, Refusal):
+        return total
+    going_on = [axis for axis in varying(a.scale) if axis in beside]
+    if going_on and len(varying(a.scale)) > len(going_on):
+        return Refusal("off-channel", "the scale varies along an axis of the weight and along one of the input")
+    if going_on:
+        scale = _transfer(a.scale, kind.x, kind.y)
+        held = _held_bias(kind, read)
+        return [Step(outs=(Affine(scale, total + held - scale * held),))]
     scale = _onto_weight(a.scale, kind.x, kind)
     demand = (kind.weight, Affine(scale, np.zeros((1,) * scale.ndim)))
     done = Affine.identity(len(kind.y))
     if not a.has_shift:
         return [Step((demand,), outs=(done,), absorbs=True)]
-    total = _contracted(kind, read(kind.weight), a.shift)
     shift = Affine(np.ones((1,) * total.ndim), total)
+    below = Step((demand,), outs=(shift,), absorbs=a.has_scale)
     bias = _biased(kind, node, shift)
     if isinstance(bias, Refusal):
-        return bias
+        return [below]
     here = Step((demand, *bias.demands), bias.edits, (done,), absorbs=True)
-    if kind.bias is not None:
-        return [here]
-    return [Step((demand,), outs=(shift,), absorbs=True), here]  # better a bias further down than a new one here
+    # Better a bias further down than a new one here.
+    return [below, here] if kind.bias is None else [here]
 
 
 # Recurrent: the product with the input is linear. The bias of its weight is the first half of the layer's.
@@ -93,13 +105,37 @@ def push_recurrent(kind: ops.Recurrent, node: Node, position: int, a: Affine, re
     return [Step(tuple(demands), edits, absorbs=True)]
 
 
-def _contracted(kind: ops.Linear, weight: Array, shift: Array) -> Array:
-    """`gain * sum(t w)`, aligned with y."""
+def _contracted(kind: ops.Linear, weight: Array, shift: Array) -> Array | Refusal:
+    """`gain * sum(t w)`, aligned with y; refused where it would have too many elements to be worth it."""
     letters = _letters(kind)
-    view = (weight * _onto_weight(shift, kind.x, kind)).reshape([kind.sizes[letter] for letter in letters])
-    kept = set("".join(kind.y))
-    summed = kind.gain * view.sum(axis=tuple(i for i, letter in enumerate(letters) if letter not in kept))
-    return _spread(summed, [letter for letter in letters if letter in kept], kind.y)
+    along = [letter for axis in varying(shift) for letter in kind.x[axis]]
+    sizes = dict(kind.sizes)
+    for axis in varying(shift):
+        if kind.x[axis] not in sizes and len(kind.x[axis]) == 1:
+            sizes[kind.x[axis]] = shift.shape[axis]
+    kept = [letter for letter in "".join(kind.y) if letter in letters or letter in along]
+    nbytes = 8 * math.prod(sizes[letter] for letter in kept)
+    if nbytes > MOST_ADDED_BYTES:
+        return Refusal("too-large", f"the shift would become {nbytes / 2**20:.0f} MB of biases")
+    view = weight.reshape([sizes[letter] for letter in letters])
+    summed = tuple(i for i, letter in enumerate(letters) if letter not in along and letter not in kept)
+    view, letters = view.sum(axis=summed), [letter for i, letter in enumerate(letters) if i not in summed]
+    number = {letter: i for i, letter in enumerate(dict.fromkeys([*letters, *along]))}
+    values = shift.reshape([sizes[letter] for letter in along])
+    terms = ([number[letter] for letter in group] for group in (letters, along, kept))
+    of_w, of_x, of_y = terms
+    total = kind.gain * np.einsum(view, of_w, values, of_x, of_y, optimize=True)
+    return _spread(total, kept, kind.y)
+
+
+def _held_bias(kind: ops.Linear, read: Read) -> Array:
+    """What the operator adds, aligned with y."""
+    if kind.bias is None or not kind.bias.present:
+        return np.zeros((1,) * len(kind.y))
+    held, axis = read(kind.bias.position), kind.bias.axis
+    if axis is not None:
+        held = held.reshape([-1 if at == axis else 1 for at in range(len(kind.y))])
+    return kind.bias.gain * aligned(held, len(kind.y))
 
 
 def _biased(kind: ops.Linear, node: Node, a: Affine) -> Step | Refusal:
@@ -107,18 +143,21 @@ def _biased(kind: ops.Linear, node: Node, a: Affine) -> Step | Refusal:
     bias = kind.bias
     if bias is None:
         return Step(edits=(Append(node, a.shift, kind.weight),)) if a.has_shift else Step()
+    if not bias.present and not a.has_shift:
+        return Step()
     if bias.axis is not None:
-        if any(axis != bias.axis for axis in a.axes):
+        touched = a.axes if bias.present else varying(a.shift)
+        if any(axis != bias.axis for axis in touched):
             return Refusal("off-channel", "the affine varies along an axis that the bias does not span")
+        if bias.present:
+            return Step(((bias.position, as_vector(a, bias.axis)),))
         size = math.prod(kind.sizes[letter] for letter in kind.y[bias.axis])
-        if not bias.present:
-            row = np.broadcast_to(vector(a.shift, bias.axis), size)
-            return Step(edits=(Supply(node, bias.position, row, kind.weight),)) if a.has_shift else Step()
-        return Step(((bias.position, as_vector(a, bias.axis)),))
+        row = np.broadcast_to(vector(a.shift, bias.axis), size)
+        return Step(edits=(Supply(node, bias.position, row, kind.weight),))
     if not bias.present:
         row = a.shift / bias.gain
         edit: Edit = Supply(node, bias.position, row[0] if row.shape[0] == 1 else row, kind.weight)
-        return Step(edits=(edit,)) if a.has_shift else Step()
+        return Step(edits=(edit,))
     return Step(((bias.position, Affine(a.scale, a.shift / bias.gain)),))
 
 

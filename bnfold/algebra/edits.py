@@ -11,6 +11,8 @@ from bnfold.algebra.affine import Affine, Array, Refusal
 Node = Any  # the adapter's own objects, hashable by identity; the algebra only hands them on
 Value = Any
 
+MOST_ADDED_BYTES = 64 * 2**20  # by one plan; beyond it a fold costs more than it brings
+
 
 @dataclass(frozen=True, eq=False)
 class Rewrite:

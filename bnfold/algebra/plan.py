@@ -21,12 +21,11 @@ from typing import Literal, Protocol
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
-from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Rewrite, Step, Supply, Value
+from bnfold.algebra.edits import MOST_ADDED_BYTES, Append, Drop, Edit, Node, Plan, Rewrite, Step, Supply, Value
 from bnfold.algebra.rules import backward, forward
 
 MOST_STEPS = 2000
 DEEPEST = 96  # five frames of Python each: well inside its default limit of 1000, whoever calls
-MOST_ADDED_BYTES = 64 * 2**20
 
 Direction = Literal["backward", "forward", "split", "merged"]
 

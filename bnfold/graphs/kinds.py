@@ -5,7 +5,7 @@ Shapes and constants come in as plain values; what an adapter read them from is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -87,10 +87,12 @@ def convolution(
     transposed: bool = False,
     batched: bool = True,
     incomplete: str = "",
+    pointwise: Collection[int] = (),
 ) -> ops.Kind:
     """A convolution of data (position 0) with a weight (1) of this shape and an optional bias vector (2).
 
-    `incomplete` says why not every output sums over all taps; it is empty where every one does.
+    `incomplete` says why not every output sums over all taps; it is empty where every one does. `pointwise` are the
+    spatial axes along which every output is made from the input at its own place, counted from 0.
     """
     spatial = len(weight) - 2
     if not 1 <= spatial <= len(_TAP):
@@ -106,11 +108,23 @@ def convolution(
         bias=Bias(2, biased, axis=len(batch)),
         x=(*batch, "gi", *_IN[:spatial]),
         w=(*(("gi", "o") if transposed else ("go", "i")), *_TAP[:spatial]),
-        y=(*batch, "go", *_OUT[:spatial]),
+        y=(*batch, "go", *(_IN[axis] if axis in pointwise else _OUT[axis] for axis in range(spatial))),
         sizes={"g": groups, "i": split if transposed else other, "o": other if transposed else split, **taps},
         complete=not incomplete,
         incomplete_why=incomplete,
     )
+
+
+def pointwise_axes(
+    kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], extra: Sequence[int] | None = None
+) -> frozenset[int]:
+    """The spatial axes along which a convolution, transposed or not, has one tap and moves nothing.
+
+    `pads` are begins, then ends; `extra` is the padding of a transposed one's output.
+    """
+    count = len(kernel)
+    moves = [*zip(pads[:count], pads[count:], extra or [0] * count, strict=True)]
+    return frozenset(axis for axis in range(count) if kernel[axis] == strides[axis] == 1 and not any(moves[axis]))
 
 
 def transposed_border(

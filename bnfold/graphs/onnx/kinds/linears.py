@@ -32,8 +32,25 @@ def _convolution(node: Node, attributes: Attributes, facts: Facts, transposed: b
     if held is not None and held.folded_shape != (weight.shape[1] * group if transposed else weight.shape[0],):
         raise ValueError(f"a bias of shape {held.folded_shape} for a weight of shape {weight.shape}")
     kernel = weight.shape[2:]
-    why = _unpadded_transposed(attributes, kernel) if transposed else _unpadded(node, attributes, facts, kernel)
-    return kinds.convolution(weight.shape, group, biased=bias is not None, transposed=transposed, incomplete=why)
+    return kinds.convolution(
+        weight.shape,
+        group,
+        biased=bias is not None,
+        transposed=transposed,
+        incomplete=_unpadded_transposed(attributes, kernel)
+        if transposed
+        else _unpadded(node, attributes, facts, kernel),
+        pointwise=_pointwise(attributes, kernel),
+    )
+
+
+def _pointwise(attributes: Attributes, kernel: Sequence[int]) -> frozenset[int]:
+    zeros, ones = [0] * 2 * len(kernel), [1] * len(kernel)
+    if attributes.get("output_shape") is not None:
+        return frozenset()
+    # With one tap and a stride of 1, auto_pad has nothing to pad.
+    pads = attributes.get("pads", zeros) if attributes.get("auto_pad", "NOTSET") == "NOTSET" else zeros
+    return kinds.pointwise_axes(kernel, attributes.get("strides", ones), pads, attributes.get("output_padding"))
 
 
 def _unpadded(node: Node, attributes: Attributes, facts: Facts, kernel: Sequence[int]) -> str:

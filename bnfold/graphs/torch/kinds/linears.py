@@ -41,7 +41,17 @@ def _convolution(node: Node, arguments: Arguments, facts: Facts, transposed: boo
         transposed=transposed,
         batched=len(x) == len(weight.shape),
         incomplete=(_transposed_border if transposed else _border)(arguments, kernel),
+        pointwise=_pointwise(arguments, kernel),
     )
+
+
+def _pointwise(arguments: Arguments, kernel: tuple[int, ...]) -> frozenset[int]:
+    # With one tap and a stride of 1, "same" and "valid" pad nothing.
+    pads = (
+        [0] * len(kernel) if isinstance(arguments.get("padding", 0), str) else arguments.many("padding", len(kernel), 0)
+    )
+    strides, extra = arguments.many("stride", len(kernel), 1), arguments.many("output_padding", len(kernel), 0)
+    return kinds.pointwise_axes(kernel, strides, [*pads, *pads], extra)
 
 
 def _border(arguments: Arguments, kernel: tuple[int, ...]) -> str:
