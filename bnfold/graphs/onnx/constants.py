@@ -127,6 +127,11 @@ class Known:
 _BFLOAT16_MAX = 3.3895313892515355e38
 
 
+def may_be_known(node: Node) -> bool:
+    """Whether a node computes a constant where all that it reads is constant."""
+    return not node.domain and (node.op == "Constant" or node.op in _PLAIN or node.op in _GROWING)
+
+
 class Constants:
     """Which values of a graph are known, and what they are."""
 
@@ -145,6 +150,10 @@ class Constants:
     def known(self, value: Value | None) -> Known | None:
         found = self.get(value) if value is not None else None
         return found if isinstance(found, Known) else None
+
+    def reconsider(self) -> None:
+        """Forget which values are no constants: with more shapes known, some may be."""
+        self._cache = {value: found for value, found in self._cache.items() if isinstance(found, Known)}
 
     def put(self, value: Value, known: Known) -> None:
         """Say what a value is that a fold made."""
@@ -168,7 +177,7 @@ class Constants:
             return Refusal("computed-weight", f"'{value.name}' is computed by {node.domain}.{node.op}")
         if node.op == "Constant":
             return self._of_constant(node, value)
-        if node.op in _PLAIN or node.op in _GROWING:
+        if may_be_known(node):
             return self._evaluated(node, value)
         return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
 

@@ -15,6 +15,7 @@ from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.emit import emit
 from bnfold.graphs.onnx.functions import copied, inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
+from bnfold.graphs.onnx.index import graphs_of
 from bnfold.results import Counts, Site
 
 
@@ -76,8 +77,7 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     while waiting:
         for node in waiting.pop().node:
             yield node
-            for attribute in node.attribute:
-                waiting.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
+            waiting.extend(graphs_of(node))
 
 
 def evaluate_batch_norms(model: onnx.ModelProto) -> int:

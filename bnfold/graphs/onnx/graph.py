@@ -160,7 +160,9 @@ class OnnxGraph:
         node.outputs[0] = inner
         node.changed = True
         proto = onnx.NodeProto(op_type="Add", name=self._unique(f"{node.name}.bias_add"))
-        add = Node(proto, node.scope, [], [final], changed=True)
+        add = Node(proto, node.scope)
+        add.outputs.append(final)
+        add.changed = True
         final.producer, final.port = add, 0
         link(add, 0, inner)
         array = edit.array.reshape(edit.array.shape[_leading_ones(edit.array) :])

@@ -15,46 +15,51 @@ from bnfold.errors import ModelError
 
 # Operators that look only at a value's shape or type at this input: they see no difference after a fold.
 _LOOKERS = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
+_LOOKING = {op for op, _ in _LOOKERS}
+
+# Files older than the field `type` leave it undefined.
+_MAY_HOLD_GRAPHS = {onnx.AttributeProto.UNDEFINED, onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}
 
 
-@dataclass(eq=False, repr=False)
 class Value:
-    """A value of one scope. `tensor` is the initializer that it is (or is by default, where it is an input too)."""
+    """A value of one scope. `tensor` is the initializer that it is (or is by default, where it is an input too).
 
-    name: str
-    scope: Scope
-    producer: Node | None = None
-    port: int = 0
-    tensor: onnx.TensorProto | None = None
-    is_input: bool = False
-    is_output: bool = False
-    readers: dict[tuple[Node, int], None] = field(default_factory=dict)
-    lookers: dict[tuple[Node, int], None] = field(default_factory=dict)
+    `readers` and `lookers` hold who reads it, and at which input, in the order of reading.
+    """
+
+    __slots__ = ("is_input", "is_output", "lookers", "name", "port", "producer", "readers", "scope", "tensor")
+
+    def __init__(self, name: str, scope: Scope, producer: Node | None = None, port: int = 0) -> None:
+        self.name = name
+        self.scope = scope
+        self.producer = producer
+        self.port = port
+        self.tensor: onnx.TensorProto | None = None
+        self.is_input = False
+        self.is_output = False
+        self.readers: dict[tuple[Node, int], None] = {}
+        self.lookers: dict[tuple[Node, int], None] = {}
 
     def __repr__(self) -> str:
         return f"<value {self.name}>"
 
 
-@dataclass(eq=False, repr=False)
 class Node:
     """A node of one scope, with the values that it reads and makes; None stands for an empty optional one."""
 
-    proto: onnx.NodeProto
-    scope: Scope
-    inputs: list[Value | None] = field(default_factory=list)
-    outputs: list[Value | None] = field(default_factory=list)
-    changed: bool = False
+    __slots__ = ("changed", "domain", "inputs", "op", "outputs", "proto", "scope")
+
+    def __init__(self, proto: onnx.NodeProto, scope: Scope) -> None:
+        self.proto = proto
+        self.scope = scope
+        self.op: str = proto.op_type
+        self.domain = _domain(proto.domain)
+        self.inputs: list[Value | None] = []
+        self.outputs: list[Value | None] = []
+        self.changed = False
 
     def __repr__(self) -> str:
         return f"<node {self.name} ({self.op})>"
-
-    @property
-    def op(self) -> str:
-        return self.proto.op_type
-
-    @property
-    def domain(self) -> str:
-        return "" if self.proto.domain == "ai.onnx" else self.proto.domain
 
     @property
     def name(self) -> str:
@@ -127,8 +132,22 @@ def link(node: Node, position: int, value: Value | None) -> None:
         node.inputs.append(None)
     node.inputs[position] = value
     if value is not None:
-        kind = value.lookers if not node.domain and (node.op, position) in _LOOKERS else value.readers
-        kind[(node, position)] = None
+        _enter(node, position, value)
+
+
+def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs inside a node, in the order of its attributes."""
+    found: list[onnx.GraphProto] = []
+    for attribute in node.attribute:
+        if attribute.type in _MAY_HOLD_GRAPHS:
+            found.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    return found
+
+
+def _enter(node: Node, position: int, value: Value) -> None:
+    """Note a node as a reader of a value."""
+    looks = node.op in _LOOKING and (node.op, position) in _LOOKERS and not node.domain
+    (value.lookers if looks else value.readers)[node, position] = None
 
 
 def _domain(name: str) -> str:
@@ -163,20 +182,22 @@ def _fill(scope: Scope, where: str) -> None:
                 value = _define(scope, name, where)
                 value.producer, value.port = node, port
             node.outputs.append(value)
+    values = scope.values
     for node in scope.nodes:
         for position, name in enumerate(node.proto.input):
-            value = scope.resolve(name) if name else None
-            if name and value is None:
+            value = (values.get(name) or scope.resolve(name)) if name else None
+            if value is not None:
+                _enter(node, position, value)
+            elif name:
                 raise ModelError(
                     f"{where}: invalid graph: node '{node.name}' ({node.op}) reads '{name}', which nothing makes; "
                     "export it again"
                 )
-            link(node, position, value)
-        for attribute in node.proto.attribute:
-            for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                body = _scope_of_graph(graph, scope, scope.opsets, where)
-                body.owner = node
-                scope.bodies.append(body)
+            node.inputs.append(value)
+        for graph in graphs_of(node.proto):
+            body = _scope_of_graph(graph, scope, scope.opsets, where)
+            body.owner = node
+            scope.bodies.append(body)
 
 
 def _define(scope: Scope, name: str, where: str) -> Value:

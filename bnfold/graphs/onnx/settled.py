@@ -1,18 +1,19 @@
 """Shapes and constants, each as far as the other tells.
 
-Constants are computed by operators that shape inference does not follow, and what is constant depends on shapes: the
-two are asked in turn while one has something new to tell the other.
+Constants are computed by operators that shape inference does not follow, and what is constant depends on shapes: where
+inference alone does not know a size that is asked for, the two are asked in turn while one has something new to tell
+the other.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import chain
+from collections.abc import Iterator
 
-from bnfold.graphs.onnx.constants import Constants, Known
+from bnfold.graphs.onnx.constants import Constants, Known, may_be_known
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Scope, Value
-from bnfold.graphs.onnx.shapes import Shapes, Told
+from bnfold.graphs.onnx.shapes import INTEGERS, Shapes, Told
 
 MOST_ROUNDS = 5
 _MOST_INTEGERS = 64  # in a shape, a list of axes or of bounds
@@ -22,10 +23,16 @@ def settled(document: Document, scopes: list[Scope], freeze_initializers: bool) 
     """What is known about the values of a model."""
     shapes = Shapes(document.model, scopes)
     constants = Constants(document, shapes, freeze_initializers)
+    shapes.consult = lambda: _settle(shapes, constants, scopes[0])
+    return shapes, constants
+
+
+def _settle(shapes: Shapes, constants: Constants, main: Scope) -> None:
+    """Tell inference about constants until there is nothing new to tell."""
     told: set[Value] = set()
     for _ in range(MOST_ROUNDS):
         found: dict[Value, Told] = {}
-        for value in chain(shapes.unknown(), shapes.operands()):
+        for value in _worth_telling(shapes, main):
             known = constants.known(value) if value not in told else None
             if known is not None:
                 found[value] = _told(known)
@@ -33,8 +40,26 @@ def settled(document: Document, scopes: list[Scope], freeze_initializers: bool) 
             break
         shapes.learn(found)
         told |= found.keys()
-        constants = Constants(document, shapes, freeze_initializers)
-    return shapes, constants
+        constants.reconsider()
+
+
+def _worth_telling(shapes: Shapes, main: Scope) -> Iterator[Value]:
+    """Values that may be made of constants alone: of unknown size, or integers on which such a size depends."""
+    for scope in main.walk():
+        for node in scope.nodes:
+            if not may_be_known(node):
+                continue
+            for value in node.outputs:
+                if value is None:
+                    continue
+                if not shapes.is_static(value) or (shapes.elem_type(value) in INTEGERS and _decides(shapes, value)):
+                    yield value
+
+
+def _decides(shapes: Shapes, value: Value) -> bool:
+    """Whether an operator that reads a value makes one with a size that is not known."""
+    readers = (reader for reader, _ in [*value.readers, *value.lookers])
+    return any(made is not None and not shapes.is_settled(made) for reader in readers for made in reader.outputs)
 
 
 def _told(known: Known) -> Told:

@@ -6,13 +6,17 @@ outputs of operators that inference does not know, which would else end every ch
 for one number; a size that inference does not know is None.
 
 Inference follows few operators that compute a size, an axis or a bound, and knows next to nothing of what lies behind
-another one. It is told the results of those that have constant operands (`unknown`, `operands`, `learn`); of those
-that depend on an input, one that it does not follow is put in words that it does (`_rephrase`).
+another one. It is told the results of those that have constant operands (`learn`); of those that depend on an input,
+one that it does not follow is put in words that it does (`_rephrase`).
+
+Inference runs when the first shape is asked for that is not written in the model, and its answers are read one by one:
+most folds need few of them, many none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import onnx
@@ -20,7 +24,7 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 
 from bnfold.algebra.axes import Shape
-from bnfold.graphs.onnx.index import Scope, Value
+from bnfold.graphs.onnx.index import Scope, Value, graphs_of
 
 _POOLS_RIGHT_FROM = 22
 _POOLS = ("AveragePool", "LpPool", "MaxPool")
@@ -28,7 +32,7 @@ _HIDDEN = "bnfold.hidden"
 _AXES_ARE_AN_INPUT_FROM = 13
 # Operators of the standard that inference has no rule for; both leave shape and type as they are (seen with onnx 1.23).
 _KEEPING = ("GroupNormalization", "MeanVarianceNormalization")
-_INTEGERS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
+INTEGERS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
 
 
 class Told(NamedTuple):
@@ -40,75 +44,99 @@ class Told(NamedTuple):
 
 
 class Shapes:
-    """What is known about each value; a shape is None where not even the rank is known."""
+    """What is known about each value; a shape is None where not even the rank is known.
+
+    `consult` is called once, when a size is asked for that inference does not know: it may `learn` more.
+    """
 
     def __init__(self, model: onnx.ModelProto, scopes: list[Scope]) -> None:
-        self._known: dict[Value, tuple[int, Shape | None]] = {}
+        self.consult: Callable[[], None] | None = None
+        self._model = model
         self._scopes = scopes
+        self._known: dict[Value, tuple[int, Shape | None]] = {}
+        self._same: dict[Value, Value] = {}
         self._blank = onnx.ModelProto()
-        self._blank.CopyFrom(model)
-        _forget(self._blank.graph, scopes[0])
-        self._infer()
-        if _rephrase(self._blank.graph, scopes[0], self._known, _opset(model)):
-            self._infer()
-        if _opset(model) < _POOLS_RIGHT_FROM and _mask_pools(self._blank.graph, self._inferred.graph, scopes[0]):
-            self._blank.opset_import.add(domain=_HIDDEN, version=1)
-            self._infer()
-            while _mask_pools(self._blank.graph, self._inferred.graph, scopes[0]):
-                self._infer()
+        self._inferred: onnx.ModelProto | None = None
+        self._infos: dict[Scope, dict[str, onnx.ValueInfoProto]] = {}
 
     def shape(self, value: Value) -> Shape | None:
-        return self._known.get(value, (0, None))[1]
+        return self._find(value)[1]
 
     def elem_type(self, value: Value) -> int:
         """The TensorProto.DataType of the elements; 0 where it is not known."""
-        return self._known.get(value, (0, None))[0]
+        return self._find(value)[0]
 
     def copy(self, old: Value, new: Value) -> None:
         """Say of a new value what is known of another."""
-        if old in self._known:
-            self._known[new] = self._known[old]
+        self._same[new] = old
 
-    def unknown(self) -> list[Value]:
-        """The values that operators make and of which not every size is a known number."""
-        values = (value for scope in self._scopes[:1] for body in scope.walk() for value in body.values.values())
-        return [value for value in values if value.producer is not None and not _is_static(self.shape(value))]
+    def is_settled(self, value: Value) -> bool:
+        """Whether every size is a number, or a symbol that inference did not make up."""
+        shape = self._find(value)[1]
+        return shape is not None and not any(
+            size is None or (isinstance(size, str) and size.startswith("unk__")) for size in shape
+        )
 
-    def operands(self) -> Iterator[Value]:
-        """The computed integers that operators read whose results have a size that is not known."""
-        for scope in self._scopes[0].walk():
-            for node in scope.nodes:
-                if all(value is None or _is_settled(self.shape(value)) for value in node.outputs):
-                    continue
-                for value in node.inputs:
-                    if value is not None and value.producer is not None and self.elem_type(value) in _INTEGERS:
-                        yield value
+    def is_static(self, value: Value) -> bool:
+        """Whether every size is a number."""
+        shape = self._find(value)[1]
+        return shape is not None and all(isinstance(size, int) for size in shape)
 
     def learn(self, found: Mapping[Value, Told]) -> None:
         """Infer once more, with this told beforehand."""
         _tell(self._blank.graph, self._scopes[0], found)
         self._infer()
 
-    def _infer(self) -> None:
+    def _find(self, value: Value) -> tuple[int, Shape | None]:
+        known = self._known.get(value)
+        if known is None:
+            known = self._known[value] = self._look_up(self._same.get(value, value))
+            if self.consult is not None and not self.is_settled(value):
+                consult, self.consult = self.consult, None
+                consult()
+                known = self._find(value)
+        return known
+
+    def _look_up(self, value: Value) -> tuple[int, Shape | None]:
+        if value.tensor is not None:
+            return value.tensor.data_type, tuple(value.tensor.dims)
+        if self._inferred is None:
+            self._begin()
+        info = self._infos.get(value.scope, {}).get(value.name)
+        return (0, None) if info is None else _of_type(info.type.tensor_type)
+
+    def _begin(self) -> None:
+        """Infer for the first time."""
+        self._blank.CopyFrom(self._model)
+        main = self._scopes[0]
+        _forget(self._blank.graph, main)
+        inferred = self._infer()
+        if _rephrase(self._blank.graph, main, self._look_up, _opset(self._model)):
+            inferred = self._infer()
+        if _opset(self._model) < _POOLS_RIGHT_FROM and _mask_pools(self._blank.graph, inferred.graph, main):
+            self._blank.opset_import.add(domain=_HIDDEN, version=1)
+            while _mask_pools(self._blank.graph, self._infer().graph, main):
+                pass
+
+    def _infer(self) -> onnx.ModelProto:
         """Let onnx infer what follows from what the messages hold."""
         try:
-            self._inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(self._blank, data_prop=True)
+            self._inferred = onnx.shape_inference.infer_shapes(self._blank, data_prop=True)
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             self._inferred = self._blank
         self._known.clear()
-        self._read(self._scopes[0], self._inferred.graph)
+        self._infos = dict(_infos(self._scopes[0], self._inferred.graph))
+        return self._inferred
 
-    def _read(self, scope: Scope, graph: onnx.GraphProto) -> None:
-        for tensor in graph.initializer:
-            value = scope.values.get(tensor.name)
-            if value is not None:
-                self._known[value] = (tensor.data_type, tuple(tensor.dims))
-        for info in [*graph.input, *graph.value_info, *graph.output]:
-            value = scope.values.get(info.name)
-            if value is not None and value not in self._known and info.type.HasField("tensor_type"):
-                self._known[value] = _of_type(info.type.tensor_type)
-        for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
-            self._read(body, inner)
+
+def _infos(scope: Scope, graph: onnx.GraphProto) -> Iterator[tuple[Scope, dict[str, onnx.ValueInfoProto]]]:
+    """For a graph and every body inside it what it says of values, by name."""
+    infos: dict[str, onnx.ValueInfoProto] = {}
+    for info in chain(graph.input, graph.value_info, graph.output):
+        infos.setdefault(info.name, info)
+    yield scope, infos
+    for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
+        yield from _infos(body, inner)
 
 
 def _tell(graph: onnx.GraphProto, scope: Scope, found: Mapping[Value, Told]) -> None:
@@ -127,7 +155,7 @@ def _tell(graph: onnx.GraphProto, scope: Scope, found: Mapping[Value, Told]) -> 
 
 
 def _rephrase(
-    graph: onnx.GraphProto, scope: Scope, known: Mapping[Value, tuple[int, Shape | None]], opset: int
+    graph: onnx.GraphProto, scope: Scope, look_up: Callable[[Value], tuple[int, Shape | None]], opset: int
 ) -> bool:
     """Say Unsqueeze for a Reshape of one integer to a vector; returns whether there were any.
 
@@ -139,8 +167,10 @@ def _rephrase(
         if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx"):
             continue
         read, made = scope.resolve(node.input[0]), scope.values.get(node.output[0])
-        elem_type, shape = known.get(read, (0, None)) if read is not None else (0, None)
-        if elem_type not in _INTEGERS or shape != () or made is None or known.get(made, (0, None))[1] != (1,):
+        if read is None or made is None or look_up(made)[1] != (1,):
+            continue
+        elem_type, shape = look_up(read)
+        if elem_type not in INTEGERS or shape != ():
             continue
         changed = True
         node.op_type = "Unsqueeze"
@@ -153,19 +183,8 @@ def _rephrase(
             node.input.append(axes.name)
             graph.initializer.append(axes)
     for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
-        changed |= _rephrase(inner, body, known, opset)
+        changed |= _rephrase(inner, body, look_up, opset)
     return changed
-
-
-def _is_settled(shape: Shape | None) -> bool:
-    """Whether every size is a number, or a symbol that inference did not make up."""
-    return shape is not None and not any(
-        size is None or (isinstance(size, str) and size.startswith("unk__")) for size in shape
-    )
-
-
-def _is_static(shape: Shape | None) -> bool:
-    return shape is not None and all(isinstance(size, int) for size in shape)
 
 
 def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
@@ -186,12 +205,7 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _bodies(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     """The graphs inside the nodes of a graph, in the order in which `index` meets them."""
-    return [
-        body
-        for node in graph.node
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
+    return [body for node in graph.node for body in graphs_of(node)]
 
 
 def _forget(graph: onnx.GraphProto, scope: Scope) -> None:
