@@ -199,4 +199,55 @@ ROWS = [
     ),
 ]
 
-CASES = [*SEEN, *NOT_EQUIVARIANT, *PADDED, *OFF_CHANNEL, *ROWS]
+NORMS = [
+    Kept(
+        "LayerNormalization over the last axis, BN over the rows",
+        """(T[N,4,3] x) => (T[N,4,3] y) <T[3] g, T[3] b, bn[4]> { n = LayerNormalization(x, g, b) y = BN(n) }""",
+        "off-channel",
+        "n",
+    ),
+    Kept(
+        "InstanceNormalization, a Mul along the last axis",
+        """(T[N,4,3] x) => (T[N,4,3] y) <T[4] g, T[4] b, T[3] k>
+        { i = InstanceNormalization(x, g, b) y = Mul(i, k) }""",
+        "off-channel",
+        "i",
+    ),
+    Kept(
+        "GroupNormalization with one scale per group, BN that differs within them",
+        """(T[N,4,4,4] x) => (T[N,4,4,4] y) <T[2] g, T[2] b, bn[4]>
+        { i = GroupNormalization<num_groups=2>(x, g, b) y = BN(i) }""",
+        "conflict",
+        "i",
+        opset=18,
+    ),
+    Kept(
+        "RMSNormalization, BN with a shift",
+        """(T[N,4] x) => (T[N,4] y) <T[4] g, bn[4]> { n = RMSNormalization(x, g) y = BN(n) }""",
+        "not-equivariant",
+        "n",
+        opset=23,
+        ir=10,
+    ),
+    Kept(
+        "LayerNormalization with a scale that is broadcast, BN",
+        """(T[N,4] x) => (T[N,4] y) <T[1] g, T[4] b, bn[4]> { n = LayerNormalization(x, g, b) y = BN(n) }""",
+        "unsupported",
+        "n",
+    ),
+    Kept(
+        "InstanceNormalization with a computed scale, BN",
+        """(T[N,4,H] x, T[4] k) => (T[N,4,H] y) <T[4] b, bn[4]>
+        { g = Abs(k) i = InstanceNormalization(x, g, b) y = BN(i) }""",
+        "computed-weight",
+        "i",
+    ),
+    Kept(
+        "BN, LayerNormalization",
+        """(T[N,4] x) => (T[N,4] y) <T[4] g, T[4] b, bn[4]> { n = BN(x) y = LayerNormalization(n, g, b) }""",
+        "not-equivariant",
+        "y",
+    ),
+]
+
+CASES = [*NORMS, *SEEN, *NOT_EQUIVARIANT, *PADDED, *OFF_CHANNEL, *ROWS]

@@ -69,6 +69,29 @@ def affines(draw: Draw, shape: tuple[int, ...], kind: str = "any") -> Affine:
     return Affine.of(scale, shift, len(shape))
 
 
+# Normalisations.
+
+
+@st.composite
+def scaled(draw: Draw) -> Operator:
+    """Of one channel axis, of groups of channels, or of the last axes; with a bias, without one, or with none given."""
+    rng = np.random.default_rng(draw(SEEDS))
+    each, biased = 1, draw(st.sampled_from(("bias", "bias", "no bias", "no input")))
+    shape = draw(shapes())
+    axes: tuple[int, ...] = (1,)
+    if draw(COIN):
+        axes = tuple(range(len(shape))[-draw(st.integers(1, len(shape))) :])
+    elif draw(COIN):
+        each = draw(st.integers(1, 3))
+        shape = (shape[0], shape[1] * each, *shape[2:])
+    sizes = tuple(shape[axis] for axis in axes)
+    kind = ops.Scaled(1, None if biased == "no input" else 2, biased == "bias", axes, sizes, each)
+    held = [size // each for size in sizes]
+    shift = normal(rng, *held) if biased == "bias" else None
+    inputs = (normal(rng, *shape), normal(rng, *held), shift)
+    return Operator(kind, sem.scaled(kind), inputs, frozenset((1, 2)))
+
+
 # Affine operators.
 
 

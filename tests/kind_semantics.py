@@ -208,6 +208,24 @@ def aggregated(kind: ops.Aggregate, mix: Sequence[Array]) -> Function:
     return run
 
 
+def scaled(kind: ops.Scaled) -> Function:
+    """A normalisation over the axes of the kind, with its own scale and shift behind it."""
+
+    def laid(x: Array, constant: Array | None) -> Array | float:
+        if constant is None:
+            return 0.0
+        spread = np.repeat(constant, kind.each, axis=0) if kind.each > 1 else constant
+        return spread.reshape([size if axis in kind.axes else 1 for axis, size in enumerate(x.shape)])
+
+    def run(inputs: Inputs) -> list[Array]:
+        x = value_at(inputs, 0)
+        centred = x - x.mean(kind.axes, keepdims=True)
+        f = centred / np.sqrt((centred**2).mean(kind.axes, keepdims=True) + 1e-5)
+        return [np.asarray(f * laid(x, inputs[1]) + laid(x, inputs[2]))]
+
+    return run
+
+
 def recurrence(kind: ops.Recurrent, recurrent: Array, bidirectional: bool) -> Function:
     """A plain recurrent layer, h = tanh(x w^T + b_w + h r^T + b_r), its states and last states for every direction."""
 

@@ -12,6 +12,7 @@ from functools import cache
 import cases_bodies
 import cases_forward
 import cases_linear
+import cases_norms
 import cases_spelling
 import cases_through
 import onnx
@@ -27,6 +28,7 @@ CASES = [
     *cases_forward.CASES,
     *cases_spelling.CASES,
     *cases_bodies.CASES,
+    *cases_norms.CASES,
 ]
 
 
@@ -85,6 +87,12 @@ def test_a_second_fold_finds_nothing(case: Case) -> None:
     again = bnfold.fold(result.model)
     assert not any(site.folded for site in again.sites)
     assert again.model == result.model
+
+
+def test_a_group_normalization_with_one_scale_per_group() -> None:
+    model, _, result = folded(cases_norms.DEPRECATED, "float")
+    assert op_types(result.model) == ["GroupNormalization"]
+    assert_equivalent(model, result.model, runtime, rtol=1e-4)
 
 
 def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

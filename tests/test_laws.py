@@ -43,8 +43,10 @@ KINDS: dict[str, st.SearchStrategy[Operator]] = {
     "Gate": examples.gates(),
     "Aggregate": examples.aggregates(),
     "Homogeneous": examples.homogeneous(),
+    "Scaled": examples.scaled(),
 }
 REFUSING = ("LSTM, GRU, RNN",)  # through which nothing passes upward
+ENDS = ("Scaled",)  # which absorb from below, and through which nothing passes downward
 
 
 # The laws.
@@ -143,7 +145,7 @@ def test_backward_rules_obey_their_law(kind: str) -> None:
     assert answers.count(True) > 15, "the law was hardly put to the test"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ENDS])
 def test_forward_rules_obey_their_law(kind: str) -> None:
     answers: list[bool] = []
 
@@ -304,6 +306,22 @@ def test_aggregates_pass_what_their_law_names(data: st.DataObject) -> None:
     shape = tuple(1 if axis in kind.axes else size for axis, size in zip(kept, y.shape, strict=True))
     below = data.draw(examples.affines(shape, flavour))
     assert isinstance(backward_law(operator, 0, below), list)
+
+
+@many
+@given(st.data())
+def test_normalisations_absorb_every_affine_along_the_axes_of_their_own(data: st.DataObject) -> None:
+    operator = data.draw(examples.scaled())
+    kind, x = operator.kind, sem.value_at(operator.inputs, 0)
+    assert isinstance(kind, ops.Scaled)
+    own = tuple(size if axis in kind.axes else 1 for axis, size in enumerate(x.shape))
+    a = data.draw(examples.affines(own, "any" if kind.shift is not None else "scaling"))
+    assume(kind.each == 1 or not a.axes)
+    steps = backward_law(operator, 0, a)
+    assert isinstance(steps, list)
+    assert steps[0].absorbs
+    refused = forward(kind, NODE, 0, a, lambda at: sem.value_at(operator.inputs, at))
+    assert isinstance(refused, Refusal)
 
 
 @many

@@ -56,6 +56,7 @@ def padded(y: Tensor, kind: str, rank: int) -> Tensor:
 
 # The value is (N, 4, 6, 4), its batch free.
 OTHER = torch.rand(4, 1, 1, dtype=torch.float64)
+FOUR, WHOLE = torch.rand(4, dtype=torch.float64), torch.rand(4, 6, 4, dtype=torch.float64)
 ROWS = [
     Row("clone, contiguous", lambda y: y.clone().contiguous()),
     Row("alias", lambda y: torch.ops.aten.alias.default(y)),
@@ -185,6 +186,18 @@ ROWS = [
         for rank in (1, 2, 3)
     ),
     Row("circular", lambda y: F.pad(y, (1, 2, 0, 1), mode="circular")),
+    Row("instance_norm", lambda y: F.instance_norm(y, weight=FOUR, bias=FOUR)),
+    Row("group_norm", lambda y: F.group_norm(y, 2, FOUR, FOUR)),
+    Row("native_group_norm", lambda y: torch.native_group_norm(y, FOUR, FOUR, y.shape[0], 4, 24, 2, 1e-5)[0]),
+    Row("group_norm without a scale", lambda y: F.group_norm(y, 2), NOT),
+    Row("layer_norm", lambda y: F.layer_norm(laid(y), [4], FOUR, FOUR).flatten(0, 1)),
+    Row("layer_norm of whole images", lambda y: F.layer_norm(y, [4, 6, 4], WHOLE, WHOLE)),
+    Row("layer_norm without a bias", lambda y: F.layer_norm(laid(y), [4], FOUR).flatten(0, 1)),
+    Row("layer_norm beside the channels", lambda y: F.layer_norm(y, [4], FOUR, FOUR), OFF),
+    Row("native_layer_norm", lambda y: torch.native_layer_norm(y, [4, 6, 4], WHOLE, WHOLE, 1e-5)[0]),
+    Row("native_layer_norm, its means", lambda y: torch.native_layer_norm(y, [4], FOUR, FOUR, 1e-5)[1], NOT),
+    Row("rms_norm", lambda y: F.rms_norm(laid(y), [4], FOUR).flatten(0, 1), shift=False),
+    Row("rms_norm, shift", lambda y: F.rms_norm(laid(y), [4], FOUR).flatten(0, 1), NOT),
     Row("softmax", lambda y: y.softmax(1), NOT),
     Row("cumsum", lambda y: y.cumsum(2), NOT),
 ]

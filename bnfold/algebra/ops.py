@@ -169,6 +169,24 @@ class Homogeneous:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """`y = scale * f(x) + shift` with a scale and a shift of its own: InstanceNormalization and its like.
+
+    Nothing passes f, but what comes behind it can go into the constants at the positions `scale` and `shift`. These run
+    over `axes` of y, on which y has `sizes`; an element of them stands for `each` neighbours of y. `shift` is None
+    where the operator knows none, `present` False where it is left out.
+    """
+
+    scale: int
+    shift: int | None
+    present: bool
+    axes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    each: int = 1
+    what: str = "LayerNormalization"
+
+
+@dataclass(frozen=True)
 class Opaque:
     """An operator, or a use of one, that is not understood or does not commute; it refuses with this reason."""
 
@@ -176,4 +194,6 @@ class Opaque:
     detail: str
 
 
-Kind = Linear | Recurrent | ConstAffine | Pass | IndexMap | Sum | Concat | Gate | Aggregate | Homogeneous | Opaque
+Kind = (
+    Linear | Recurrent | ConstAffine | Pass | IndexMap | Sum | Concat | Gate | Aggregate | Homogeneous | Scaled | Opaque
+)

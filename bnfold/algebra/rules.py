@@ -17,9 +17,9 @@ import numpy as np
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal, as_vector, compact
-from bnfold.algebra.axes import Shape, carry_back, carry_forth, shape_text
+from bnfold.algebra.axes import Insert, Regroup, Repeat, Shape, carry_back, carry_forth, shape_text
 from bnfold.algebra.contraction import pull_linear, push_linear, push_recurrent
-from bnfold.algebra.edits import Demands, Drop, Node, Read, Step, Steps
+from bnfold.algebra.edits import Demands, Drop, Node, Read, Step, Steps, Supply
 
 
 @singledispatch
@@ -295,6 +295,48 @@ def _homogeneous_refuses(kind: ops.Homogeneous, a: Affine) -> Refusal | None:
     if not bool(np.all(a.scale > 0)):
         return Refusal("not-equivariant", f"{kind.what} passes a scale only if it is positive")
     return None
+
+
+# Scaled: s (gamma f(x) + beta) + t = (s gamma) f(x) + (s beta + t).
+
+
+@backward.register
+def _(kind: ops.Scaled, node: Node, port: int, a: Affine) -> Steps:
+    if port:
+        return Refusal("not-equivariant", f"the statistics of {kind.what} have no scale of their own")
+    if any(axis not in kind.axes for axis in a.axes):
+        return Refusal("off-channel", f"the affine varies along an axis that the scale of {kind.what} does not span")
+    if a.has_shift and kind.shift is None:
+        return Refusal("not-equivariant", f"{kind.what} has a scale, but no bias")
+    for axis, size in zip(kind.axes, kind.sizes, strict=True):
+        if a.size(axis) not in (1, size):
+            detail = f"an affine of {a.size(axis)} channels and a scale of {size} contradict each other"
+            return Refusal("unsupported", detail)
+    own = a.mapped(lambda parameter, neutral: _own(kind, parameter))
+    if isinstance(own, Refusal):
+        return own
+    demands = [(kind.scale, own.scaling())]
+    if kind.shift is None or (not kind.present and not a.has_shift):
+        return [Step(tuple(demands), absorbs=True)]
+    if kind.present:
+        return [Step((*demands, (kind.shift, own)), absorbs=True)]
+    row = np.broadcast_to(own.shift, [size // kind.each for size in kind.sizes])
+    return [Step(tuple(demands), (Supply(node, kind.shift, row, kind.scale),), absorbs=True)]
+
+
+@forward.register
+def _(kind: ops.Scaled, node: Node, position: int, a: Affine, read: Read) -> Steps:
+    return Refusal("not-equivariant", f"{kind.what} does not commute with an affine map")
+
+
+def _own(kind: ops.Scaled, parameter: Array) -> Array | Refusal:
+    """A parameter on y, as one on the operator's own constants."""
+    spread = parameter.reshape([parameter.shape[axis] for axis in kind.axes])
+    if kind.each == 1:
+        return spread
+    count = kind.sizes[0] // kind.each
+    steps = (Insert((1,)), Repeat(1, 1, kind.each), Regroup((count, kind.each), kind.sizes))
+    return carry_back(steps, spread, 0.0)
 
 
 # Linear and Recurrent: the scale into the weight, the shift into the bias.

@@ -12,7 +12,7 @@ import numpy as np
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array
 from bnfold.algebra.axes import Insert, Repeat, Shape, Size, Step
-from bnfold.algebra.ops import Absorber, Bias, ConstAffine, IndexMap, Linear, Opaque
+from bnfold.algebra.ops import Absorber, Bias, ConstAffine, IndexMap, Linear, Opaque, Scaled
 
 # One letter per index: spatial axes of x, taps of the weight, spatial axes of y; batch axes of a product.
 _IN, _TAP, _OUT, _BATCH = "abcdef", "pqrstz", "uvwxyh", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -195,6 +195,30 @@ def expansion(x: Shape, y: Shape) -> ops.Kind:
         elif old != new and not isinstance(old, int):
             return Opaque("dynamic-shape", f"whether it repeats along axis {axis} is known only at run time")
     return IndexMap((tuple(steps),))
+
+
+def normalisation(
+    what: str,
+    x: Shape,
+    axes: tuple[int, ...],
+    scale: tuple[int, ...],
+    shift: tuple[int, ...] | None,
+    *,
+    each: int = 1,
+    biased: bool = True,
+) -> ops.Kind:
+    """A normalisation of x with a scale (position 1) of this shape over these axes and, if `biased`, a shift (2).
+
+    `each` neighbours of x share an element of them; there is one axis then.
+    """
+    sizes = tuple(size * each for size in scale)
+    told = tuple(x[axis] for axis in axes)
+    fit = len(told) == len(sizes) and all(
+        size == own if isinstance(size, int) else own > 1 for size, own in zip(told, sizes, strict=True)
+    )
+    if not fit or shift not in (None, scale):
+        return Opaque("unsupported", f"a {what} whose scale is broadcast is not understood")
+    return Scaled(1, 2 if biased else None, shift is not None, axes, sizes, each, what)
 
 
 def parts(size: Size, factor: int) -> Size:

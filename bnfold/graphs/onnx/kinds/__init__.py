@@ -12,7 +12,7 @@ import onnx.defs
 
 from bnfold.algebra import ops
 from bnfold.graphs.onnx.index import Node
-from bnfold.graphs.onnx.kinds import affines, aggregates, homogeneous, linears, maps
+from bnfold.graphs.onnx.kinds import affines, aggregates, homogeneous, linears, maps, norms
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at
 
 _OLDEST_OPSET = 7
@@ -22,6 +22,7 @@ _TABLE: dict[str, Translation] = {
     **linears.TABLE,
     **maps.TABLE,
     **homogeneous.TABLE,
+    **norms.TABLE,
 }
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 

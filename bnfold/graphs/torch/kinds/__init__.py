@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bnfold.algebra import ops
 from bnfold.graphs.torch.index import WATCHER, Node
-from bnfold.graphs.torch.kinds import affines, aggregates, homogeneous, linears, maps
+from bnfold.graphs.torch.kinds import affines, aggregates, homogeneous, linears, maps, norms
 from bnfold.graphs.torch.kinds.facts import Arguments, Facts, Translation
 
 TABLE: dict[str, Translation] = {
@@ -17,6 +17,7 @@ TABLE: dict[str, Translation] = {
     **homogeneous.TABLE,
     **linears.TABLE,
     **maps.TABLE,
+    **norms.TABLE,
 }
 BATCH_NORMS = frozenset(name for name in affines.TABLE if "batch_norm" in name)
 _QUANTIZED = ("quantized", "quantized_decomposed", "torchao")
