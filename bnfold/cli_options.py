@@ -75,6 +75,14 @@ data_options = _options(
 )
 tolerance_options = _options(
     click.option(
+        "--exact-seconds",
+        type=float,
+        metavar="S",
+        default=_DEFAULTS.exact_seconds,
+        show_default=True,
+        help="Seconds of running both models in float64 too, more on inputs that decide; 0 for none.",
+    ),
+    click.option(
         "--check-n",
         type=int,
         metavar="N",
@@ -131,6 +139,7 @@ def check_options(
     check_n: int = _DEFAULTS.check_n,
     rtol: tuple[str, ...] = (),
     atol: tuple[str, ...] = (),
+    exact_seconds: float = _DEFAULTS.exact_seconds,
     bench_seconds: float = _DEFAULTS.bench_seconds,
 ) -> CheckOptions:
     """The options of the checks as one value; a command passes those that it has."""
@@ -148,6 +157,7 @@ def check_options(
         output_atol=output_atol,
         providers=tuple(name.strip() for name in providers.split(",")),
         intra_op_num_threads=intra_op_num_threads,
+        exact_seconds=exact_seconds,
         bench_seconds=bench_seconds,
     )
 

@@ -117,8 +117,10 @@ class Conversion:
     def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
         """The verdict on one attempt, against the original."""
         from bnfold.checks.verify import verify
+        from bnfold.exactly import exact_pair
 
-        return verify(*self._pair(attempt), options, progress=progress)
+        pair = self._pair(attempt)
+        return verify(*pair, options, exact=exact_pair(*pair), progress=progress)
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         """The latency of the original and of one attempt."""

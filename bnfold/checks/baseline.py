@@ -11,7 +11,7 @@ from bnfold.checks.compare import Gap, Tolerance, compare
 from bnfold.checks.feed import Feed, nudged, scaled
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions
-from bnfold.checks.session import Array, Session
+from bnfold.checks.session import Array, Runner
 from bnfold.checks.shapes import shape_text
 from bnfold.errors import ModelError
 
@@ -42,7 +42,7 @@ class Baseline:
 
     def __init__(
         self,
-        session: Session,
+        session: Runner,
         tolerances: Mapping[str, Tolerance],
         options: CheckOptions,
         advance: Callable[[int, int], None],
@@ -137,7 +137,7 @@ def _larger(a: Gap, b: Gap) -> Gap:
     return replace(worse, problem=a.problem or b.problem, mismatches=max(a.mismatches, b.mismatches))
 
 
-def _guessed_sizes(session: Session, feed: Feed, options: CheckOptions) -> str:
+def _guessed_sizes(session: Runner, feed: Feed, options: CheckOptions) -> str:
     """What to add to an error that guessed sizes may have caused."""
     named = options.input_shapes
     guessed = [

@@ -8,11 +8,14 @@ import numpy as np
 
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array
+from bnfold.results import Quantiles
 
 _RTOL = {"float16": 1e-2, "bfloat16": 1e-2, "float32": 1e-4, "float64": 1e-9}
 # Smallest normal numbers: below them a type has no relative precision and hardware may flush to zero. Subnormals of
 # float16 are ordinary numbers in networks, so that there it is four times their spacing.
 _ATOL = {"float16": 2.0**-22, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
+
+_FIVE = 5
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class Gap:
         mismatches: number of entries that differ at all.
         finite: number of finite entries of the reference.
         cosine: of the angle between the two as vectors, finite entries only; None for a zero vector or non-numbers.
+        snr_db: energy of the reference over that of the error, in decibels; None without an error, or for non-numbers.
+        abs_error, rel_error: quantiles of `|candidate - reference|`, and of it over `|reference|` entry by entry.
         top1_hits, top1_rows: of shape (N, classes), rows with the same largest class, and rows in all; else zero.
+        top5_hits: of the five largest classes of every row, how many are the same; `has_five` where there are more.
     """
 
     problem: str | None = None
@@ -48,6 +54,11 @@ class Gap:
     cosine: float | None = None
     top1_hits: int = 0
     top1_rows: int = 0
+    top5_hits: int = 0
+    has_five: bool = False
+    snr_db: float | None = None
+    abs_error: Quantiles | None = None
+    rel_error: Quantiles | None = None
 
 
 def tolerance_for(name: str, dtype: str, options: CheckOptions) -> Tolerance:
@@ -74,6 +85,19 @@ def compare(reference: Array, candidate: Array) -> Gap:
     return _compare_floats(reference.astype(np.float64), candidate.astype(np.float64))
 
 
+def distance(exact: Array, answer: Array) -> Gap:
+    """How far a float answer of any type is from an exact one, where both are finite."""
+    if exact.shape != answer.shape:
+        return Gap(f"shape {answer.shape} instead of {exact.shape}", max_abs=np.inf)
+    finite = np.isfinite(exact) & np.isfinite(answer)
+    expected, got = exact[finite], answer[finite].astype(np.float64)
+    return Gap(
+        max_abs=float(np.abs(got - expected).max(initial=0.0)),
+        max_ref=float(np.abs(expected).max(initial=0.0)),
+        finite=expected.size,
+    )
+
+
 def _compare_exact(reference: Array, candidate: Array) -> Gap:
     differing = int(np.count_nonzero(reference != candidate))
     wide = reference.astype(np.float64)
@@ -85,7 +109,7 @@ def _compare_exact(reference: Array, candidate: Array) -> Gap:
 
 def _compare_floats(reference: Array, candidate: Array) -> Gap:
     finite = np.isfinite(reference)
-    hits, rows = _top1(reference, candidate)
+    hits, rows, five = _top_classes(reference, candidate)
     if not np.array_equal(finite, np.isfinite(candidate)) or not np.array_equal(
         reference[~finite], candidate[~finite], equal_nan=True
     ):
@@ -95,16 +119,21 @@ def _compare_floats(reference: Array, candidate: Array) -> Gap:
         problem = None
     expected, got = reference[finite], candidate[finite]
     with np.errstate(over="ignore"):
-        max_abs = float(np.abs(got - expected).max(initial=0.0))
+        error = np.abs(got - expected)
     return Gap(
         problem=problem,
-        max_abs=max_abs,
+        max_abs=float(error.max(initial=0.0)),
         max_ref=float(np.abs(expected).max(initial=0.0)),
         mismatches=int(np.count_nonzero(expected != got)),
         finite=expected.size,
         cosine=_cosine(expected, got),
         top1_hits=hits,
         top1_rows=rows,
+        top5_hits=five,
+        has_five=rows > 0 and reference.shape[1] > _FIVE,
+        snr_db=_snr_db(expected, error),
+        abs_error=_quantiles(error),
+        rel_error=_quantiles(_ratios(error, np.abs(expected))),
     )
 
 
@@ -125,9 +154,38 @@ def _cosine(a: Array, b: Array) -> float | None:
     return float(np.clip(cosine, -1.0, 1.0))
 
 
-def _top1(reference: Array, candidate: Array) -> tuple[int, int]:
+def _snr_db(expected: Array, error: Array) -> float | None:
+    largest, signal = error.max(initial=0.0), np.abs(expected).max(initial=0.0)
+    if largest == 0 or signal == 0 or not np.isfinite(largest):
+        return None
+    # Scaled apart, or squares of large entries would overflow.
+    ratio = np.linalg.norm(expected / signal) / np.linalg.norm(error / largest)
+    return float(20 * (np.log10(ratio) + np.log10(signal) - np.log10(largest)))
+
+
+def _ratios(error: Array, size: Array) -> Array:
+    """The error of every entry relative to it; of an entry that is zero, zero or infinite."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(error == 0, 0.0, error / size)
+
+
+def _quantiles(values: Array) -> Quantiles | None:
+    """The higher of two neighbours where a quantile falls between: nothing is interpolated, infinities are kept."""
+    if not values.size:
+        return None
+    return Quantiles(*map(float, np.quantile(values, (0.5, 0.9, 0.99, 0.999), method="higher")))
+
+
+def _top_classes(reference: Array, candidate: Array) -> tuple[int, int, int]:
+    """Rows with the same largest class, rows, and classes that are among the five largest in both."""
     if reference.ndim != 2 or reference.shape[1] < 2:
-        return 0, 0
-    usable = ~np.isnan(reference).any(axis=1)
-    same = reference[usable].argmax(axis=1) == candidate[usable].argmax(axis=1)
-    return int(np.count_nonzero(same)), int(np.count_nonzero(usable))
+        return 0, 0, 0
+    usable = ~np.isnan(reference).any(axis=1) & ~np.isnan(candidate).any(axis=1)
+    rows = int(np.count_nonzero(~np.isnan(reference).any(axis=1)))
+    a, b = reference[usable], candidate[usable]
+    same = a.argmax(axis=1) == b.argmax(axis=1)
+    if reference.shape[1] <= _FIVE:
+        return int(np.count_nonzero(same)), rows, 0
+    first, second = (np.argpartition(array, -_FIVE, axis=1)[:, -_FIVE:] for array in (a, b))
+    five = sum(np.isin(x, y).sum() for x, y in zip(first, second, strict=True))
+    return int(np.count_nonzero(same)), rows, int(five)

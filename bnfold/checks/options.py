@@ -28,6 +28,8 @@ class CheckOptions:
         output_rtol, output_atol: the same for single outputs, by name; they win over `rtol` and `atol`.
         providers: execution providers, by short name ("cpu", "cuda") or by ONNX Runtime's own name.
         intra_op_num_threads: threads per operator; None leaves the choice to ONNX Runtime.
+        exact_seconds: time to spend on running both models in float64, eight times as much on inputs that decide; zero
+            for none of it.
         bench_seconds: time to spend on running models, per provider and optimisation level.
 
     Raises:
@@ -45,6 +47,7 @@ class CheckOptions:
     output_atol: Mapping[str, float] = field(default_factory=dict)
     providers: tuple[str, ...] = ("cpu",)
     intra_op_num_threads: int | None = None
+    exact_seconds: float = 5.0
     bench_seconds: float = 2.0
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class CheckOptions:
             raise UsageError("name at least one execution provider, for example cpu")
         if self.intra_op_num_threads is not None and self.intra_op_num_threads < 1:
             raise UsageError(f"intra-op-num-threads {self.intra_op_num_threads}: must be at least 1")
+        if not (math.isfinite(self.exact_seconds) and self.exact_seconds >= 0):
+            raise UsageError(f"time in float64 of {self.exact_seconds:g} s: must be a finite time, zero or above")
         if not (math.isfinite(self.bench_seconds) and self.bench_seconds > 0):
             raise UsageError(f"bench time of {self.bench_seconds:g} s: must be a finite time above zero")
 

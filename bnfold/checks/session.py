@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,17 @@ class TensorInfo:
     @property
     def is_tensor(self) -> bool:
         return "(" not in self.dtype
+
+
+class Runner(Protocol):
+    """A model that is ready to run, by whatever means: what it asks for and gives, and who runs it."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    provider: str
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name. Raises ModelError."""
 
 
 class Session:

@@ -1,7 +1,9 @@
 """Are two models the same function?
 
 The reference is the original on ORT's CPU provider without graph optimisations, because the optimised levels give wrong
-answers on some graphs. `judge` has the rule of the verdict.
+answers on some graphs; beside it, both models in float64 where that can be had (`exact`). Models whose types ORT has no
+operators for, such as convolutions in float64 or bfloat16, are compared in float64 alone, and the verdict says so.
+`judge` has the rule of the verdict.
 """
 
 from __future__ import annotations
@@ -9,18 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
-
 from bnfold.checks.baseline import Baseline
-from bnfold.checks.compare import Gap, compare, tolerance_for
-from bnfold.checks.feed import Feed
-from bnfold.checks.judge import OutputScore, judge
+from bnfold.checks.compare import compare, tolerance_for
+from bnfold.checks.exact import ENGINE, ExactAnswers, ExactPair, ExactRunner
+from bnfold.checks.examine import examine
+from bnfold.checks.judge import OutputScore
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import (
     CPU,
-    Array,
     ModelFile,
-    Session,
+    Runner,
     TensorInfo,
     open_session,
     resolve_providers,
@@ -39,6 +39,7 @@ def verify(
     options: CheckOptions,
     *,
     reference: ModelFile | None = None,
+    exact: ExactPair | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Run both models on the same inputs and judge every output.
@@ -46,14 +47,14 @@ def verify(
     `folded` runs on the CPU and on every other provider of `options`, without graph optimisations. `reference`, an
     equivalent of `original`, is run in its place: ORT crashes the process, rather than raise, on a BatchNormalization
     of opset 9 with trailing empty outputs at this level, and the caller knows how to take those away. The same care is
-    needed for `folded`. At most two sessions are open at a time.
+    needed for `folded`. `exact` are the two models to be run in float64. At most two sessions are open at a time.
 
     Models whose inputs or outputs differ in name, order or type are different functions: not passed, with a detail. So
     is a folded model that ORT cannot load or run.
 
     Raises:
         UsageError: if an option does not fit the model or the machine.
-        ModelError: if ORT cannot run the original.
+        ModelError: if the original can be run neither by ORT nor in float64.
         MissingDependency: if ORT is not installed.
     """
     others = tuple(provider for provider in resolve_providers(options.providers) if provider != CPU)
@@ -61,10 +62,16 @@ def verify(
     advance = _stepper(progress, stages)
     source = original if reference is None else reference
     threads = options.intra_op_num_threads
-    session = open_session(source, intra_op_num_threads=threads, label="the original")
+    try:
+        session = open_session(source, intra_op_num_threads=threads, label="the original")
+    except ModelError as error:
+        if exact is None or others:
+            raise
+        return _verified_exactly(exact, options, error, progress)
     scores = _scores(session.outputs, options)
     tolerances = {name: score.tolerance for name, score in scores.items()}
     baseline = Baseline(session, tolerances, options, advance(0))
+    answers = ExactAnswers(exact, options.exact_seconds)
     accuracy: tuple[Accuracy, ...] = ()
     failure = None
     for stage, provider in enumerate((CPU, *others), start=1):
@@ -72,7 +79,7 @@ def verify(
             candidate = open_session(folded, provider, intra_op_num_threads=threads, label="the folded model")
             failure = _signature_difference(session, candidate)
             if failure is None:
-                hits = _examine(baseline, candidate, scores, options, advance(stage))
+                hits = examine(baseline, candidate, scores, options, answers, advance(stage))
                 accuracy = accuracy or hits
         except ModelError as error:
             failure = f"{error} ({provider})"
@@ -90,7 +97,58 @@ def verify(
         outputs=outputs,
         inputs=baseline.inputs_tried(),
         accuracy=accuracy,
+        exact=answers.text(len(baseline.feeds)),
+        notes=_notes(scores),
     )
+
+
+def _verified_exactly(
+    exact: ExactPair, options: CheckOptions, why: ModelError, progress: Progress | None
+) -> Verification:
+    """The verdict where ORT cannot run the original: both models in float64, held against the tolerance of their types.
+
+    Raises `why` where they cannot be run so either.
+    """
+    advance = _stepper(progress, 2)
+    session = ExactRunner(exact.original, "the original")
+    scores = _scores(session.outputs, options)
+    tolerances = {name: score.tolerance for name, score in scores.items()}
+    try:
+        baseline = Baseline(session, tolerances, options, advance(0))
+    except ModelError as error:
+        raise ModelError(f"{why}; {error}") from None
+    candidate = ExactRunner(exact.folded, "the folded model")
+    failure = _signature_difference(session, candidate)
+    try:
+        hits = examine(baseline, candidate, scores, options, ExactAnswers(None, 0.0), advance(1))
+    except ModelError as error:
+        failure, hits = failure or str(error), ()
+    if failure is None:
+        outputs = _results(session.outputs, scores)
+    else:
+        outputs = tuple(_incomparable(info.name, failure) for info in session.outputs)
+    return Verification(
+        passed=bool(outputs) and all(output.passed for output in outputs),
+        reference=f"the original in {ENGINE}, since ONNX Runtime cannot run it here; the folded model equally",
+        outputs=outputs,
+        inputs=baseline.inputs_tried(),
+        accuracy=hits,
+        exact=f"both models in {ENGINE} alone: {why}",
+        notes=("compared as functions, in float64: what rounding in the models' own types does was not seen",),
+    )
+
+
+def _notes(scores: Mapping[str, OutputScore]) -> tuple[str, ...]:
+    """Where the runtime's own optimisations change the original by more than the tolerance."""
+    notes = []
+    for score in scores.values():
+        noise = score.own_noise()
+        if noise is not None:
+            notes.append(
+                f"ONNX Runtime's own optimisations change the original's output '{score.name}' by {noise[0]:.2g}, more "
+                f"than the {noise[1]:.2g} allowed: its doing, not the fold's"
+            )
+    return tuple(notes)
 
 
 def _scores(outputs: Iterable[TensorInfo], options: CheckOptions) -> dict[str, OutputScore]:
@@ -101,74 +159,13 @@ def _scores(outputs: Iterable[TensorInfo], options: CheckOptions) -> dict[str, O
     return {name: OutputScore(name, tolerance_for(name, dtype, options)) for name, dtype in names.items()}
 
 
-def _signature_difference(original: Session, folded: Session) -> str | None:
+def _signature_difference(original: Runner, folded: Runner) -> str | None:
     for what, before, after in (
         ("inputs", original.inputs, folded.inputs),
         ("outputs", original.outputs, folded.outputs),
     ):
         if [(info.name, info.dtype) for info in before] != [(info.name, info.dtype) for info in after]:
             return f"another function: {what} {_signature(after)} instead of {_signature(before)}"
-    return None
-
-
-def _examine(
-    baseline: Baseline,
-    candidate: Session,
-    scores: dict[str, OutputScore],
-    options: CheckOptions,
-    advance: Callable[[int, int], None],
-) -> tuple[Accuracy, ...]:
-    """Judge every output on every feed, and count the hits on labelled data."""
-    hits: dict[str, list[int]] = {}
-    for done, feed in enumerate(baseline.feeds):
-        expected = baseline.answers(feed)
-        answers = candidate.run(feed.values)
-        for name in dict.fromkeys((*expected, *answers)):
-            if name not in scores:  # an element of a sequence
-                dtype = str((expected if name in expected else answers)[name].dtype)
-                scores[name] = OutputScore(name, tolerance_for(name, dtype, options))
-            score = scores[name]
-
-            def movement(nudges: int, feed: Feed = feed, name: str = name) -> Gap:
-                return baseline.movement(feed, nudges).get(name, Gap("missing", max_abs=math.inf))
-
-            gap = _gap(name, expected, answers)
-            score.cases.append(judge(feed.label, candidate.provider, gap, score.tolerance, movement))
-        if feed.labels is not None:
-            _count_hits(hits, feed.labels, expected, answers)
-        advance(done + 1, len(baseline.feeds))
-    return tuple(Accuracy(name, before, after, total) for name, (before, after, total) in hits.items())
-
-
-def _gap(name: str, expected: Mapping[str, Array], answers: Mapping[str, Array]) -> Gap:
-    if name not in answers:
-        return Gap("missing", max_abs=math.inf)
-    if name not in expected:
-        return Gap("not in the original", max_abs=math.inf)
-    return compare(expected[name], answers[name])
-
-
-def _count_hits(
-    hits: dict[str, list[int]], labels: Array, expected: Mapping[str, Array], answers: Mapping[str, Array]
-) -> None:
-    for name in expected:
-        before, after = _classes(expected[name], labels.size), _classes(answers.get(name), labels.size)
-        if before is None or after is None:
-            continue
-        counts = hits.setdefault(name, [0, 0, 0])
-        counts[0] += int(np.count_nonzero(before == labels))
-        counts[1] += int(np.count_nonzero(after == labels))
-        counts[2] += labels.size
-
-
-def _classes(output: Array | None, rows: int) -> Array | None:
-    """The class chosen in each of the first `rows` rows: of scores (N, classes), or of class numbers (N,) or (N, 1)."""
-    if output is None or output.ndim == 0 or output.shape[0] < rows:
-        return None
-    if output.dtype.kind == "f" and output.ndim == 2 and output.shape[1] > 1:
-        return np.asarray(output[:rows].argmax(axis=1))
-    if output.dtype.kind in "iu" and output.size == output.shape[0]:
-        return output.reshape(-1)[:rows]
     return None
 
 

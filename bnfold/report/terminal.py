@@ -159,6 +159,9 @@ def _verdict(page: _Page, verification: Verification, subject: str, verbose: boo
         page.line(words.taken_back(verification), "yellow")
     named = len(verification.accuracy) > 1
     page.lines(words.accuracy(score, named=named) for score in verification.accuracy)
+    page.lines(f"note: {words.printable(note)}" for note in verification.notes)
     if verbose:
         page.line(f"reference: {words.printable(verification.reference)}")
+        if verification.exact:
+            page.line(f"beside it: {words.printable(verification.exact)}")
         page.lines(f"input: {words.printable(text)}" for text in verification.inputs)

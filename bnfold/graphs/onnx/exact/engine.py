@@ -14,17 +14,24 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 
 from bnfold.graphs.onnx.document import Document
-from bnfold.graphs.onnx.exact.kernels import BORROWED, WRITTEN, CannotRun, widened
+from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, widened
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
 
 MOST_PARAMETERS = 2**28
+
+_RELATIVE_STEP: dict[int, float] = {
+    onnx.TensorProto.FLOAT: 2.0**-23,
+    onnx.TensorProto.FLOAT16: 2.0**-10,
+    onnx.TensorProto.BFLOAT16: 2.0**-7,
+    onnx.TensorProto.DOUBLE: 2.0**-52,
+}
 
 Values = dict[str, Any]
 Watch = Callable[[str, Array], None]
@@ -133,6 +140,32 @@ class Engine:
         if payload.nbytes != math.prod(tensor.dims) * dtype.itemsize:
             raise CannotRun(f"the weight '{name}' is stored in a packed form")
         return np.frombuffer(payload.read(), dtype).reshape(tuple(tensor.dims))
+
+    def nudged(self, rng: np.random.Generator) -> Values:
+        """The floating-point weights, each moved up or down by up to half a step of the type it is stored in."""
+        out: Values = {}
+        for name, tensor in self._tensors.items():
+            if tensor.data_type in FLOATS:
+                weight = self._weight(name, {})
+                step = _RELATIVE_STEP[tensor.data_type]
+                out[name] = weight * (1 + step / 2 * rng.uniform(-1, 1, weight.shape))
+        return out
+
+    def declared(self, which: Literal["input", "output"]) -> Iterator[tuple[str, str, tuple[int | str | None, ...]]]:
+        """Name, type and shape of what the graph asks for or gives; the type of what is no tensor is in brackets."""
+        graph = self.document.model.graph
+        for info in graph.input if which == "input" else graph.output:
+            if which == "input" and info.name in self._tensors:
+                continue
+            kind = info.type.tensor_type
+            if not info.type.HasField("tensor_type"):
+                yield info.name, f"({info.type.WhichOneof('value')})", ()
+                continue
+            dims = tuple(
+                dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in kind.shape.dim
+            )
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            yield info.name, "string" if dtype.kind in "OUS" else dtype.name, dims
 
     def _node(self, node: onnx.NodeProto, values: Values, deadline: float) -> list[Any]:
         what = f"node '{node.name or node.output[0]}' ({node.op_type})"

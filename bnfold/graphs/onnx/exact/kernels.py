@@ -56,7 +56,10 @@ def _batch_norm(attributes: Attributes, inputs: Inputs, opset: int, count: int) 
     x = inputs[0]
     gamma, beta, mean, var = (p.reshape(-1, *[1] * (x.ndim - 2)) for p in inputs[1:5])
     eps = np.float32(attributes.get("epsilon", 1e-5)).astype(np.float64)
-    return np.asarray(gamma * (x - mean) / np.sqrt(var + eps) + beta)
+    scale = gamma / np.sqrt(var + eps)
+    y = x * scale
+    y += beta - mean * scale
+    return np.asarray(y)
 
 
 def _gemm(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Array:
