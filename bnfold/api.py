@@ -128,7 +128,7 @@ def inspect(
         )
         before = replace(before, file_bytes=path.stat().st_size if path is not None else None)
         source = Source(str(path) if path is not None else None, sha256() if sha256 else None, None, None)
-        return Report(__version__, source, sites, before, after)
+        return Report(__version__, source, sites, before, after, reasons=explained(sites))
     _refuse_for_module(example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
     opened = open_model(model)
     document = opened.document

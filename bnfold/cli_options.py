@@ -121,7 +121,7 @@ print_options = _options(
         multiple=True,
         metavar="FILE",
         callback=_check_reports,
-        help="Write a report, .json or .md; repeatable.",
+        help="Write a report: .json, .md or .html; repeatable.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
     click.option("-v", "--verbose", is_flag=True, callback=_remember_verbose, help="Print every detail."),

@@ -186,7 +186,7 @@ def test_inspect_passes_its_options(api: Install) -> None:
         ["--providers", ""],
         ["--intra-op-num-threads", "0"],
         ["--bench-seconds", "0"],
-        ["--report", "x.html"],
+        ["--report", "x.pdf"],
         ["--report", "x.txt"],
         ["--report", "/no/such/folder/x.json"],
     ],

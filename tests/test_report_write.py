@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bnfold.errors import OutputError, UsageError
-from bnfold.report import as_json, as_markdown
+from bnfold.errors import MissingDependency, OutputError, UsageError
+from bnfold.report import as_html, as_json, as_markdown
 from bnfold.report.progress import progress_bar
 from bnfold.report.write import check_report_paths, write_report
 from bnfold.results import Counts, Report, Source
@@ -18,7 +18,9 @@ from bnfold.results import Counts, Report, Source
 REPORT = Report("1", Source("in.onnx", None, 17, 8), (), Counts(0, 1, 0, 2))
 
 
-@pytest.mark.parametrize(("name", "dumps"), [("r.json", as_json.dumps), ("r.MD", as_markdown.dumps)])
+@pytest.mark.parametrize(
+    ("name", "dumps"), [("r.json", as_json.dumps), ("r.MD", as_markdown.dumps), ("r.Html", as_html.dumps)]
+)
 def test_a_report_replaces_the_file_in_one_step(name: str, dumps: Callable[[Report], str], tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text("old")
@@ -28,7 +30,7 @@ def test_a_report_replaces_the_file_in_one_step(name: str, dumps: Callable[[Repo
 
 
 def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:
-    for name in ("r.json", "r.md"):
+    for name in ("r.json", "r.md", "r.html"):
         write_report(tmp_path / name, REPORT.with_(source=replace(REPORT.source, path="models/\udc80.onnx")))
         assert "udc80" in (tmp_path / name).read_text("utf-8")
 
@@ -50,8 +52,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("r.html", UsageError, "HTML reports are not available in this version; use .json or .md"),
-        ("r.txt", UsageError, "the suffix '.txt' names no report format; use .json or .md"),
+        ("r.txt", UsageError, "the suffix '.txt' names no report format; use .json, .md or .html"),
         ("r", UsageError, "the suffix '' names no report format"),
         ("folder.md", OutputError, "this is a folder"),
         ("nowhere/r.md", OutputError, "cannot write in .*nowhere: No such file or directory"),
@@ -64,6 +65,18 @@ def test_report_paths_are_checked_before_the_work(
     with pytest.raises(error, match=message):
         check_report_paths([tmp_path / "good.json", tmp_path / name])
     assert [path.name for path in tmp_path.iterdir()] == ["folder.md"]
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_html_without_its_libraries_names_the_extra(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bnfold.report.write.find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(
+        MissingDependency, match=r'r\.HTM: HTML needs the extra "report": pip install "bnfold\[report\]"'
+    ):
+        check_report_paths([tmp_path / "r.HTM"])
+    check_report_paths([tmp_path / "r.md"])
 
 
 class Stream(io.StringIO):

@@ -68,6 +68,28 @@ def folded_site(site: Site) -> str:
     return " ".join(parts)
 
 
+def folded_sentence(site: Site, plan: bool) -> str:
+    """What became of a folded site, as a sentence of its own."""
+    verb = "Would fold" if plan else "Folded"
+    ways = {"split": "in both directions", "merged": "upward, into another affine operator,"}
+    parts = [verb, ways.get(site.direction or "", site.direction or "")]
+    if site.into:
+        parts.append("into " + ", ".join(map(printable, site.into)))
+    text = " ".join(part for part in parts if part)
+    if site.through:
+        text += ", through " + ", ".join(map(printable, site.through))
+    if site.added_bytes:
+        text += f"; adds at most {site.added_bytes} bytes to the file"
+    return f"{text}."
+
+
+def kept_sentence(site: Site) -> str:
+    """Why a site stays, as a sentence of its own."""
+    blocked = f"Blocked by {printable(site.blocker)}: " if site.blocker else ""
+    detail = printable(site.detail or "no detail is known")
+    return f"{blocked}{detail if blocked else detail[:1].upper() + detail[1:]}."
+
+
 @dataclass(frozen=True)
 class KeptGroup:
     """Sites that stay with one reason, one blocking node and one sentence."""
@@ -116,12 +138,17 @@ def verdict(verification: Verification, subject: str) -> str:
         return f"NOT verified: {subject} not the same function ({failed} of {total} {verb}; {inputs})"
     if not verification.outputs:
         return f"verified: {subject} the same function ({inputs})"
-    worst = max(verification.outputs, key=_use_of_tolerance)
+    worst = most_of_tolerance(verification)
     relative = max(output.max_rel for output in verification.outputs)
     return (
         f"verified: {subject} the same function (largest error {error_size(worst.max_abs)}, "
         f"tolerance {error_size(worst.tolerance)}, relative error {error_size(relative)}, {inputs})"
     )
+
+
+def most_of_tolerance(verification: Verification) -> OutputDifference:
+    """The output that comes nearest to what it may differ by, or goes furthest past it."""
+    return max(verification.outputs, key=_use_of_tolerance)
 
 
 def _use_of_tolerance(output: OutputDifference) -> float:

@@ -6,12 +6,15 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
-from bnfold.errors import OutputError, UsageError
+from bnfold.errors import MissingDependency, OutputError, UsageError
 from bnfold.results import Comparison, Report
 
-_SUFFIXES = (".json", ".md")
+_HTML = (".html", ".htm")
+_SUFFIXES = (".json", ".md", *_HTML)
+_FOR_HTML = ("jinja2", "matplotlib")
 
 
 def check_report_paths(paths: Iterable[Path]) -> None:
@@ -20,13 +23,14 @@ def check_report_paths(paths: Iterable[Path]) -> None:
     Raises:
         UsageError: a suffix names no format.
         OutputError: a path is a folder, or no file can be made beside it.
+        MissingDependency: the libraries for HTML are not installed.
     """
     for path in paths:
         suffix = path.suffix.lower()
-        if suffix in {".html", ".htm"}:
-            raise UsageError(f"--report {path}: HTML reports are not available in this version; use .json or .md")
         if suffix not in _SUFFIXES:
-            raise UsageError(f"--report {path}: the suffix {suffix!r} names no report format; use .json or .md")
+            raise UsageError(f"--report {path}: the suffix {suffix!r} names no report format; use .json, .md or .html")
+        if suffix in _HTML and not all(map(find_spec, _FOR_HTML)):
+            raise MissingDependency(f'--report {path}: HTML needs the extra "report": pip install "bnfold[report]"')
         if path.is_dir():
             raise OutputError(f"--report {path}: this is a folder; name a file")
         try:
@@ -43,6 +47,8 @@ def write_report(path: Path, result: Report | Comparison) -> None:
     """
     if path.suffix.lower() == ".json":
         from bnfold.report.as_json import dumps
+    elif path.suffix.lower() in _HTML:
+        from bnfold.report.as_html import dumps
     else:
         from bnfold.report.as_markdown import dumps
     # Beside the target, so that the rename stays on one file system; opened plainly, so that the umask applies.
