@@ -35,12 +35,12 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A graph with one site, which stays: the reason, and the operator that blocks."""
+    """A graph with one site, which stays: the reason, and the operator or input that blocks."""
 
     id: str
     graph: str
     reason: str
-    blocker: str | None
+    blocker: str
     dtype: str = "float"
     opset: int = 17
     ir: int = 8

@@ -40,14 +40,20 @@ SEEN = [
         "graph-output",
         "t",
     ),
-    Kept("BN between input and output", "(T[N,4] x) => (T[N,4] y) <bn[4]> { y = BN(x) }", "graph-input", None),
+    Kept("BN between input and output", "(T[N,4] x) => (T[N,4] y) <bn[4]> { y = BN(x) }", "graph-input", "x"),
+    Kept(
+        "an input between BN and input is read by another operator",
+        """(T[N,4] x) => (T[N,4] y, T[N,4] z) <bn[4]> { y = BN(x) z = Relu(x) }""",
+        "shared-value",
+        "x",
+    ),
     *(
         Kept(
             f"Concat of a conv and an input, {order}",
             f"""(T[N,3,H,W] x, T[N,2,h,w] z) => (T[N,6,h,w] y) <T[4,3,3,3] W, bn[6]>
             {{ c = Conv(x, W) j = Concat<axis=1>({order}) y = BN(j) }}""",
             "graph-input",
-            None,
+            "z",
         )
         for order in ("c, z", "z, c")
     ),
@@ -56,7 +62,7 @@ SEEN = [
         """(T[N,3,H,W] x, T[N,4,h,w] z) => (T[N,4,h,w] y) <T[4,3,3,3] W, bn[4]>
         { c = Conv(x, W) j = Add(c, z) y = BN(j) }""",
         "graph-input",
-        None,
+        "z",
     ),
 ]
 

@@ -62,6 +62,8 @@ def check(case: RandomModel, verdict: Verdict) -> None:
         fail("the model that was given has changed")
     for message in miscounted(model, result.model, result.sites):
         fail(message)
+    for message in misnamed(model, result.sites):
+        fail(message)
     for site in result.sites:
         if "contradict" in (site.detail or ""):  # what is said of operators that are not valid; all of them are
             fail(f"of {site.name} it is told that {site.detail}")
@@ -105,7 +107,8 @@ def unselected(case: RandomModel, sites: tuple[Site, ...]) -> list[str]:
     part = bnfold.fold(case.model, skip=left_out, freeze_initializers=freezes(case))
     out = [f"with sites left out, {message}" for message in differences(part.model, case)]
     out += [f"{site.name} was left out and folded" for site in part.sites if site.folded and site.name in left_out]
-    return out + [f"with sites left out, {message}" for message in miscounted(case.model, part.model, part.sites)]
+    told = [*miscounted(case.model, part.model, part.sites), *misnamed(case.model, part.sites)]
+    return out + [f"with sites left out, {message}" for message in told]
 
 
 def canonical(model: onnx.ModelProto) -> bytes:
@@ -113,8 +116,35 @@ def canonical(model: onnx.ModelProto) -> bytes:
 
 
 def account(sites: tuple[Site, ...]) -> Counter[tuple[str, str]]:
-    """Sites by name and status, without the numbers that onnx's inliner gives calls in the order of the file."""
-    return Counter((re.sub(r"__\d+(?=$|\.\.)", "", site.name), site.status) for site in sites)
+    """Sites by name and status, without the numbers that depend on the order of the file."""
+    return Counter((plain(site.name), site.status) for site in sites)
+
+
+def plain(name: str) -> str:
+    """A name without the numbers that onnx's inliner gives calls."""
+    return re.sub(r"__\d+(?=$|\.\.)", "", name)
+
+
+def misnamed(model: onnx.ModelProto, sites: tuple[Site, ...]) -> list[str]:
+    """Every site that stays is blocked by something that the model has."""
+    known = names(model)
+    return [
+        f"{site.name} is said to be blocked by {site.blocker}, which is not there ({site.reason})"
+        for site in sites
+        if not site.folded and plain(site.blocker or "") not in known
+    ]
+
+
+def names(model: onnx.ModelProto) -> set[str]:
+    """What an account may speak of: the nodes, and the inputs of the graph, of bodies and of functions."""
+    found = {name for node in all_nodes(model) for name in (node.name or node.output[0],)}
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        inputs = graph.input if isinstance(graph, onnx.FunctionProto) else [item.name for item in graph.input]
+        found.update(inputs)
+        waiting += [item.g for node in graph.node for item in node.attribute if item.HasField("g")]
+    return found
 
 
 def miscounted(before: onnx.ModelProto, after: onnx.ModelProto, sites: tuple[Site, ...]) -> list[str]:

@@ -55,3 +55,30 @@ def test_the_rest_still_folds() -> None:
     assert op_types(result.model) == ["Conv", "BatchNormalization", "Relu", "Conv"]
     assert [(site.name, site.reason) for site in result.sites] == [("b", "unsupported"), ("y", None)]
     assert list(result.model.graph.node)[:3] == list(model.graph.node)[:3]
+
+
+def test_blockers_are_named_as_in_the_model_that_was_given() -> None:
+    """The first site folds into a node without a name, which makes another value then; an Add comes behind a MatMul."""
+    model = parse(
+        """(T[N,3,H,W] x) => (T[N,4,h,w] b, T[N,4,h,w] y) <T[4,3,3,3] W, bn[4], bn2[4]>
+        { c = Conv(x, W) b = BN(c) r = Identity(b) y = BN2(r) }"""
+    )
+    for node in model.graph.node:
+        node.name = ""
+    assert [(site.status, site.into, site.blocker) for site in bnfold.fold(model).sites] == [
+        ("folded", ("c",), None),
+        ("kept", (), "c"),
+    ]
+    model = parse(
+        """(T[N,4] x) => (T[N,4] b, T[N,4] y) <T[4,4] W, bn[4], bn2[4]> { c = MatMul(x, W) b = BN(c) y = BN2(b) }"""
+    )
+    assert [(site.status, site.into, site.blocker) for site in bnfold.fold(model).sites] == [
+        ("folded", ("c",), None),
+        ("kept", (), "c"),
+    ]
+
+
+def test_sites_left_out_on_request_block_by_their_own_names() -> None:
+    model = parse(f"{CONV[:-1]}, bn2[4]> {{ c = Conv(x, W) b = BN(c) y = BN2(b) }}")
+    found = bnfold.fold(model, skip=["b"]).sites
+    assert [(site.reason, site.blocker) for site in found] == [("not-selected", "b")] * 2

@@ -86,7 +86,7 @@ class _Folding:
         for index, site in enumerate(self.sites):
             refusal = site.refusal
             if not refusal and not chosen(index, site):
-                refusal = Refusal("not-selected", "it was left out on request")
+                refusal = Refusal("not-selected", "it was left out on request", graph.name(site.nodes[0]))
                 self.locked.update(site.nodes)
             if refusal:
                 self.outcomes[index] = Outcome(site, refusal)
@@ -164,8 +164,10 @@ class _Folding:
         """Fold one site one way; None when it is done."""
         trace = Trace()
         plan = attempt(self.graph, self.sites[index], trace)
-        if isinstance(plan, Plan) and self.locked and any(map(self._is_locked, plan.edits)):
-            plan = Refusal("not-selected", "the fold would change a BatchNorm that was left out on request")
+        kept = [edit.node for edit in plan.edits if self._is_locked(edit)] if isinstance(plan, Plan) else []
+        if kept:
+            detail = "the fold would change a BatchNorm that was left out on request"
+            plan = Refusal("not-selected", detail, self.graph.name(kept[0]))
         if isinstance(plan, Refusal):
             self._note(index, attempt, plan, trace)
             return plan

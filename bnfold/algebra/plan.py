@@ -49,6 +49,9 @@ class Graph(Protocol):
     def name(self, node: Node) -> str:
         """The node's name, for people."""
 
+    def value_name(self, value: Value) -> str:
+        """The name of a value that no node makes, for people."""
+
     def inputs(self, node: Node) -> Sequence[Value | None]:
         """The values that it reads; None for an optional input left out."""
 
@@ -236,7 +239,7 @@ class _Search:
         if refusal:
             return refusal
         if made is None:
-            return Refusal("graph-input", "the value is an input of the graph", None)
+            return Refusal("graph-input", "the value is an input of the graph", graph.value_name(value))
         node, port = made
         self.trace.nodes.add(node)
         kind = graph.kind(node)
@@ -322,7 +325,7 @@ class _Search:
         if len(readers) <= 1 and not graph.is_output(value):
             return None
         made = graph.producer(value)
-        maker = graph.name(made[0]) if made else None
+        maker = graph.name(made[0]) if made else graph.value_name(value)
         if graph.is_output(value):
             return Refusal("graph-output", "its value before the BatchNorm is an output of the graph", maker)
         others = list(dict.fromkeys(node for node, _ in readers if node != reader))

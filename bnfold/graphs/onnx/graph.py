@@ -44,6 +44,7 @@ class OnnxGraph:
         # What `emit` has to write: constants made, nodes gone, and whose metadata go where.
         self.new: dict[Scope, list[Value]] = {}
         self.gone: set[Node] = set()
+        self.added: dict[Node, Node] = {}
         self.metadata: dict[Node, list[Node]] = {}
 
     def all_scopes(self) -> list[Scope]:
@@ -60,7 +61,11 @@ class OnnxGraph:
         return self._kinds[node]
 
     def name(self, node: Node) -> str:
-        return node.name
+        """The node's name; of one that a plan added, that of the node behind which it stands."""
+        return self.added.get(node, node).name
+
+    def value_name(self, value: Value) -> str:
+        return value.name
 
     def op(self, node: Node) -> str:
         return node.op
@@ -163,6 +168,7 @@ class OnnxGraph:
         add = Node(proto, node.scope)
         add.outputs.append(final)
         add.changed = True
+        self.added[add] = self.added.get(node, node)
         final.producer, final.port = add, 0
         link(add, 0, inner)
         array = edit.array.reshape(edit.array.shape[_leading_ones(edit.array) :])

@@ -63,7 +63,8 @@ class Node:
 
     @property
     def name(self) -> str:
-        return self.proto.name or next((value.name for value in self.outputs if value), self.op)
+        """The node's name in the model as it was read; of one without, that of the first value that it made there."""
+        return self.proto.name or next(filter(None, self.proto.output), self.op)
 
     @property
     def opset(self) -> int:

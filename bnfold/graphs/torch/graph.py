@@ -110,6 +110,9 @@ class TorchGraph:
         """The path of the module that the node alone is the call of; else the node's own name."""
         return self.index.names.get(node, node.name)
 
+    def value_name(self, value: Value) -> str:
+        return value.name
+
     def op(self, node: Node) -> str:
         return node.op
 
@@ -194,6 +197,7 @@ class TorchGraph:
         self._set_constant(add, 1, made(edit.array.reshape(edit.array.shape[ones:]), like, _bias_name(like)))
         self.index.nodes.insert(self.index.nodes.index(node) + 1, add)
         self.appended.append(add)
+        self.index.names[add] = self.name(node)
 
     def _drop(self, edit: Drop) -> None:
         node: Node = edit.node
