@@ -40,8 +40,10 @@ def chain_from(
         if graph.is_output(value) or len(readers) != 1:
             break
         node, position = readers[0]
+        if not is_link(node):
+            break
         kind = graph.kind(node)
-        if not is_link(node) or not isinstance(kind, ops.ConstAffine) or kind.data != position:
+        if not isinstance(kind, ops.ConstAffine) or kind.data != position:
             break
         chain.append(node)
     maker = graph.producer(graph.inputs(first)[head.data])
