@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from bnfold.results import (
         Accuracy,
+        Border,
+        BorderOutput,
         Certificate,
         Counts,
         Culprit,
@@ -54,6 +56,8 @@ _HOME = {
     ),
     "bnfold.results": (
         "Accuracy",
+        "Border",
+        "BorderOutput",
         "Certificate",
         "Counts",
         "Culprit",
@@ -74,6 +78,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Accuracy",
     "BnfoldError",
+    "Border",
+    "BorderOutput",
     "Certificate",
     "CheckOptions",
     "Counts",

@@ -11,21 +11,21 @@ purpose; the reference is then the original in inference mode.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.conversion import Conversion, runnable
-from bnfold.errors import EquivalenceError, MissingDependency, ModelError, OutputError, UsageError
+from bnfold.conversion import PROGRAM_SUFFIX, Target, Task, checked_target, described, prepare, runnable
+from bnfold.errors import EquivalenceError, MissingDependency, ModelError, UsageError
 from bnfold.graphs.account import explained, fold_options
 from bnfold.graphs.families import is_of_torch
 from bnfold.graphs.onnx import files
-from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.fold import count, fold_document
 from bnfold.graphs.onnx.index import index_model
-from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import folder_beside
 from bnfold.results import Counts, Environment, Latency, Report, Site, Source, Verification
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from bnfold.checks.options import CheckOptions
 
 Progress = Callable[[str, float], None]
+# How the command line spells what its users did not call by the name of an argument.
+_OPTIONS = {"dynamic_shapes": " (--dynamic)", "trust_pickle": " (--trust-pickle)"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def fold(
     options = fold_options(only, skip, freeze_initializers, assume_eval)
     for_module = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "inplace": inplace}
     if is_of_torch(model):
-        return FoldResult(*_torch_sources().fold_model(model, options, **for_module))
+        return FoldResult(*_torch("bnfold.graphs.torch.sources").fold_model(model, options, **for_module))
     _refuse_for_module(**for_module)
     opened = open_model(model)
     before = count(opened.document.model)
@@ -93,15 +95,16 @@ def _refuse_for_module(**arguments: Any) -> None:
     """Raises UsageError for an argument that is for a PyTorch module and was given with another model."""
     for name, value in arguments.items():
         if value is not None and value is not False:
-            raise UsageError(f"{name} is for a PyTorch module; the model is of another kind")
+            option = _OPTIONS.get(name, "")
+            raise UsageError(f"{name}{option} is for a PyTorch module; the model is of another kind")
 
 
-def _torch_sources() -> Any:
+def _torch(module: str) -> Any:
+    """A module of this package that needs PyTorch."""
     try:
-        from bnfold.graphs.torch import sources
+        return importlib.import_module(module)
     except ImportError:
         raise MissingDependency('folding a PyTorch model needs torch: pip install "bnfold[torch]"') from None
-    return sources
 
 
 def inspect(
@@ -121,7 +124,7 @@ def inspect(
     options = fold_options(only, skip, freeze_initializers, assume_eval)
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     if is_of_torch(model):
-        sources = _torch_sources()
+        sources = _torch("bnfold.graphs.torch.sources")
         sha256 = files.sha256(path) if path is not None and path.is_file() else None
         _, sites, before, after = sources.fold_model(
             model, options, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
@@ -135,7 +138,7 @@ def inspect(
     sha256 = files.sha256(document.path) if document.path is not None else None
     before = count(document.model, files.nbytes(document))
     sites = fold_document(document, opened.name, options)
-    source = _describe(document, sha256() if sha256 else None)
+    source = described(document, sha256() if sha256 else None)
     return Report(__version__, source, sites, before, count(document.model), reasons=explained(sites))
 
 
@@ -155,6 +158,10 @@ def convert(
     checksum: bool | None = None,
     options: CheckOptions | None = None,
     progress: Progress | None = None,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    weights: str | os.PathLike[str] | None = None,
+    trust_pickle: bool = False,
 ) -> Report:
     """Fold a model, verify the result against it, measure both, and write the result.
 
@@ -164,55 +171,69 @@ def convert(
     to verify and measure (`CheckOptions`); `progress` is called with the name of a stage and the fraction of it that is
     done.
 
+    A source may be PyTorch's, too: a module, an exported program or its .pt2 file, a TorchScript file, a file with a
+    pickled module if `trust_pickle` says that its code may run, or "package.module:factory", the name of a function or
+    class that gives a module, into which `weights` (a .safetensors file or a state dict of torch.save) are loaded. A
+    module is traced on `example_inputs`, or on inputs of the `input_shapes` of `options`; `dynamic_shapes` are those of
+    torch.export, where an axis may also be a name or None, as in {"x": {0: "batch"}}. The suffix of `output` decides
+    between an ONNX file and a program (.pt2).
+
     Raises:
         UsageError: if the options contradict each other or the machine.
-        ModelError: if the source cannot be read, or run neither by ONNX Runtime nor in float64.
+        ModelError: if the source cannot be read, traced or exported, or run neither by ONNX Runtime nor in float64.
         OutputError: if the target exists and `force` is not given, or cannot be written.
         EquivalenceError: if the result is not the same function; nothing is written then, and `report` has the account.
         MissingDependency: if ONNX Runtime, or onnxsim for `simplify`, is needed and not installed.
     """
-    target = _target(source, output, force)
-    checks = _check_options(options) if verify or bench else None
-    where = _environment() if checks is not None else None
+    target = checked_target(source, output, force)
     chosen = fold_options(only, skip, freeze_initializers, assume_eval)
-    document = open_model(source).document
-    wanted = checks is not None if checksum is None else checksum
-    sha256 = files.sha256(document.path) if wanted and document.path is not None else None
-    before = count(document.model, files.nbytes(document))
+    for_torch = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "weights": weights}
+    for_torch["trust_pickle"] = trust_pickle
+    if not is_of_torch(source):
+        _refuse_for_module(**for_torch)
+        if target.suffix.lower() == PROGRAM_SUFFIX:
+            raise UsageError(f"{target}: an ONNX model cannot be made a program of PyTorch's; write it as .onnx")
+    on_runtime = target.suffix.lower() != PROGRAM_SUFFIX
+    checks = _check_options(options, on_runtime) if verify or bench else None
+    where = _environment() if checks is not None and on_runtime else None
+    hashed = checks is not None if checksum is None else checksum
+    ready: Callable[[Target, bool], Task] = partial(prepare, source)
+    if is_of_torch(source):
+        door = _torch("bnfold.from_torch")
+        ready = partial(door.prepare, door.opened(source, options, assume_eval=assume_eval, **for_torch))
     with folder_beside(target) as folder:
-        given = simplified(source, folder / "simplified") if simplify else source
-        job = Conversion(given, source, target, folder, chosen, save_as_external_data)
+        task = ready(Target(target, folder, chosen, save_as_external_data, simplify), hashed)
         if verify and checks is not None:
-            attempt, verification = job.verified(checks, progress)
+            attempt, verification = task.job.verified(checks, progress)
         else:
-            attempt, verification = job.attempt(), None
-        described = _describe(document, sha256() if sha256 else None)
-        report = Report(__version__, described, attempt.sites, before, attempt.after, reasons=explained(attempt.sites))
-        report = report.with_(verification=verification, environment=where)
+            attempt, verification = task.job.attempt(), None
+        report = Report(__version__, task.describe(), attempt.sites, task.before, attempt.after, notes=task.notes)
+        report = report.with_(verification=verification, environment=where, reasons=explained(attempt.sites))
         if verification is not None and not verification.passed:
             raise EquivalenceError(_difference(target, verification), report)
         if bench and checks is not None and attempt.changed:
             try:
-                latency = job.measured(attempt, checks, progress)
+                latency = task.job.measured(attempt, checks, progress)
             except ModelError as error:
                 if verification is None:
                     raise
                 # What was verified is right, whether it can be timed or not: ORT lacks operators of some types.
                 report = report.with_(notes=(*report.notes, f"latency was not measured: {error}"))
             else:
-                report = report.with_(latency=_with_sizes(latency, before.file_bytes, attempt.after.file_bytes))
+                report = report.with_(latency=_with_sizes(latency, task.before.file_bytes, attempt.after.file_bytes))
         attempt.staged.commit()
         return report.with_(output_path=str(target))
 
 
-def _describe(document: Document, sha256: str | None) -> Source:
-    """Where a document comes from."""
-    model, path = document.model, document.path
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
-    return Source(str(path) if path is not None else None, sha256, opset, model.ir_version)
-
-
 def _difference(target: Path, verification: Verification) -> str:
+    """What differs, and whose doing it is: an exporter's error is told first, since no fold can mend it."""
+    border = verification.border
+    if border is not None and not border.passed:
+        wrong = next(output for output in border.outputs if not output.passed)
+        return (
+            "torch's exporter, not the fold: what it made of the model is not the same function, "
+            f"output '{wrong.name}': {wrong.detail}; {target} was not written"
+        )
     why = "it has no outputs to compare"
     for output in verification.outputs:
         if not output.passed:
@@ -269,13 +290,17 @@ def _runnable_pair(a: Any, b: Any, folder: str) -> tuple[Path, Path]:
     return runnable(a, Path(folder) / "a"), runnable(b, Path(folder) / "b")
 
 
-def _check_options(options: CheckOptions | None) -> CheckOptions:
-    """The options, or the default ones; UsageError or MissingDependency now rather than after the work."""
+def _check_options(options: CheckOptions | None, on_runtime: bool = True) -> CheckOptions:
+    """The options, or the default ones; UsageError or MissingDependency now rather than after the work.
+
+    `on_runtime` says whether ONNX Runtime will be needed.
+    """
     from bnfold.checks.options import CheckOptions
     from bnfold.checks.session import resolve_providers
 
     options = options or CheckOptions()
-    resolve_providers(options.providers)
+    if on_runtime:
+        resolve_providers(options.providers)
     return options
 
 
@@ -283,28 +308,3 @@ def _environment() -> Environment:
     from bnfold.checks.environment import environment
 
     return environment()
-
-
-def _target(source: Any, output: str | os.PathLike[str] | None, force: bool) -> Path:
-    """Where the result goes; raises UsageError or OutputError where it cannot."""
-    path = Path(source) if isinstance(source, str | os.PathLike) else None
-    if output is not None:
-        target = Path(output)
-    elif path is not None:
-        target = path.with_name(f"{path.stem}.folded.onnx")
-    else:
-        raise UsageError("a model that is given in memory needs an output path")
-    try:
-        if target.is_dir():
-            raise OutputError(f"{target}: this is a directory; name the file to write")
-        if not target.parent.is_dir():
-            raise OutputError(f"{target}: the folder '{target.parent}' does not exist; make it first")
-        if target.exists() and not target.is_file():
-            raise OutputError(f"{target}: this is no regular file; name another one")
-        if os.path.lexists(target) and not force:
-            same = path is not None and path.exists() and target.exists() and target.samefile(path)
-            what = "this is the input" if same else "the file exists"
-            raise OutputError(f"{target}: {what}; choose another name, or --force to overwrite it")
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror}") from None
-    return target

@@ -19,9 +19,11 @@ from bnfold.cli_options import (
     bench_options,
     check_options,
     data_options,
+    dynamic_axes,
     print_options,
     site_options,
     tolerance_options,
+    torch_options,
 )
 from bnfold.errors import BnfoldError, EquivalenceError
 
@@ -121,6 +123,7 @@ def main() -> None:
     is_flag=True,
     help="Put the weights beside OUT; automatic above 2 GB and where IN has them so.",
 )
+@torch_options
 @site_options
 @data_options
 @tolerance_options
@@ -134,6 +137,9 @@ def convert(
     no_bench: bool,
     simplify: bool,
     save_as_external_data: bool,
+    weights: Path | None,
+    dynamic: tuple[str, ...],
+    trust_pickle: bool,
     only: tuple[str, ...],
     skip: tuple[str, ...],
     freeze_initializers: bool,
@@ -144,7 +150,11 @@ def convert(
     verbose: bool,
     **checks: Any,
 ) -> None:
-    """Fold IN, verify the result, measure it and write it to OUT."""
+    """Fold IN, verify the result, measure it and write it to OUT.
+
+    IN is an ONNX file, or PyTorch's: a program (.pt2), a TorchScript or pickled module, or package.module:factory, a
+    function or class that gives a module. The suffix of OUT says what is written: .onnx or .pt2.
+    """
     from bnfold.report.progress import progress_bar
 
     options = check_options(**checks)
@@ -165,6 +175,9 @@ def convert(
                 checksum=True if reports else None,
                 options=options,
                 progress=progress,
+                weights=weights,
+                dynamic_shapes=dynamic_axes(dynamic),
+                trust_pickle=trust_pickle,
             )
     except EquivalenceError as error:
         if error.report is not None:

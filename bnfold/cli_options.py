@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ _Value = TypeVar("_Value")
 FILE = click.Path(path_type=Path)
 VERBOSE = f"{__name__}.verbose"  # where click's context keeps whether --verbose was given
 _DEFAULTS = CheckOptions()
+_DYNAMIC = re.compile(r"(?:(?P<name>.+):)?(?P<axis>\d{1,3})(?:=(?P<label>\w+))?")
 
 
 def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -57,7 +59,8 @@ data_options = _options(
         "--input-shape",
         multiple=True,
         metavar="[NAME:]SHAPE",
-        help="Shape of the test data, never of the model: x:1,3,224,224 or 1x3x224x224; repeatable.",
+        help="Shape of the test data, never of the model: x:1,3,224,224 or 1x3x224x224; repeatable.  A PyTorch module "
+        "is traced on inputs of these shapes.",
     ),
     click.option("--input-data", type=FILE, metavar="FILE", help="Test data, .npy or .npz."),
     click.option("--val-range", metavar="LOW,HIGH", help="Range of generated test data."),
@@ -71,6 +74,22 @@ data_options = _options(
     ),
     click.option(
         "--intra-op-num-threads", type=int, metavar="N", help="Threads per operator.  [default: ONNX Runtime's choice]"
+    ),
+)
+torch_options = _options(
+    click.option(
+        "--weights", type=FILE, metavar="FILE", help="Weights for module:factory: .safetensors, or a state dict."
+    ),
+    click.option(
+        "--dynamic",
+        multiple=True,
+        metavar="[NAME:]AXIS[=LABEL]",
+        help="Leave an axis of a PyTorch module's input open, as in x:0=batch; repeatable.",
+    ),
+    click.option(
+        "--trust-pickle",
+        is_flag=True,
+        help="Load a pickled module, which runs whatever code its author put into the file.",
     ),
 )
 tolerance_options = _options(
@@ -126,6 +145,23 @@ print_options = _options(
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
     click.option("-v", "--verbose", is_flag=True, callback=_remember_verbose, help="Print every detail."),
 )
+
+
+def dynamic_axes(texts: Iterable[str]) -> dict[str, dict[int, str | None]] | None:
+    """Axes to leave open, by input ("" for the first) and axis, with a label or None; None if there are none.
+
+    Raises UsageError for what is not written as x:0, x:0=batch, or either without the name.
+    """
+    axes: dict[str, dict[int, str | None]] = {}
+    for text in texts:
+        match = _DYNAMIC.fullmatch(text)
+        if match is None or (match["label"] or "_").isidentifier() is False:
+            raise UsageError(f"--dynamic {text}: write it as x:0, or x:0=batch to give the axis a label")
+        of_input = axes.setdefault(match["name"] or "", {})
+        if int(match["axis"]) in of_input:
+            raise UsageError(f"--dynamic {text}: this axis is given twice; give it once")
+        of_input[int(match["axis"])] = match["label"]
+    return axes or None
 
 
 def check_options(

@@ -6,23 +6,31 @@ folds never sees what an earlier one did.
 
 from __future__ import annotations
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold.errors import OutputError, UsageError
 from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.families import factory_name
+from bnfold.graphs.onnx import files
+from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.fold import count, evaluate_batch_norms, fold_document, strip_empty_outputs
+from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import Staged, stage, stage_copy
-from bnfold.results import Counts, Latency, Site, Verification
+from bnfold.results import Counts, Latency, Site, Source, Verification
 
 if TYPE_CHECKING:
     from bnfold.checks.options import CheckOptions
 
 Progress = Callable[[str, float], None]
 UNCHANGED = "the output is the input, byte for byte"
+PROGRAM_SUFFIX = ".pt2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,49 +51,49 @@ class Attempt:
         return frozenset(index for index, site in enumerate(self.sites) if site.folded)
 
 
-class Conversion:
-    """A source, a target and what to do.
+@dataclass(frozen=True)
+class Target:
+    """Where the result goes, the folder beside it to work in, and how to fold and write it.
 
-    `original` is what the result must equal: the source, or what the source was simplified from. Everything is
-    written into `folder`, which lies beside the target; `external` is that of `staging.stage`. The methods raise what
-    `sources.open_model` and `staging.stage` raise.
+    `external` is that of `staging.stage`; `simplify` asks for onnxsim in front.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        original: Any,
-        target: Path,
-        folder: Path,
-        options: FoldOptions,
-        external: bool | None = None,
-    ) -> None:
-        self._source = source
-        self._original = original
-        self._target = target
-        self._folder = folder
-        self._options = options
-        self._external = external
-        self._numbers = count_from()
-        self._reference: Path | None = None
+    path: Path
+    folder: Path
+    options: FoldOptions
+    external: bool | None = None
+    simplify: bool = False
 
+
+@dataclass(frozen=True)
+class Task:
+    """A job with what the report says of its source; `describe` may wait for a checksum."""
+
+    job: Job
+    before: Counts
+    describe: Callable[[], Source]
+    notes: tuple[str, ...] = ()
+
+
+class Job(ABC):
+    """What is the same for every kind of target: an attempt, the verdict on it, and what is done where that is bad.
+
+    `unchanged` says what the output is where no site folds.
+    """
+
+    unchanged = UNCHANGED
+
+    @abstractmethod
     def attempt(self, without: frozenset[int] = frozenset()) -> Attempt:
         """Fold all chosen sites but these, and write the result into the folder."""
-        opened = open_model(self._source)
-        document = opened.document
-        untouched = document.model.SerializeToString()
-        sites = fold_document(document, opened.name, replace(self._options, without=without))
-        is_copy = (
-            self._source is self._original
-            and document.path is not None
-            and document.model.SerializeToString() == untouched
-        )
-        folder = self._folder / str(next(self._numbers))
-        if is_copy and not self._external:
-            staged = stage_copy(document, self._target, folder)
-        else:
-            staged = stage(document, self._target, folder, self._external)
-        return Attempt(sites, staged, count(document.model, staged.nbytes), not is_copy)
+
+    @abstractmethod
+    def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
+        """The verdict on one attempt, against the original."""
+
+    @abstractmethod
+    def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
+        """The latency of the original and of one attempt."""
 
     def verified(self, options: CheckOptions, progress: Progress | None) -> tuple[Attempt, Verification]:
         """The attempt that passes, and the verdict on it; folds that fail are taken back and named.
@@ -94,7 +102,7 @@ class Conversion:
         """
         full = self.attempt()
         if not full.changed:
-            return full, Verification(True, UNCHANGED, ())
+            return full, Verification(True, self.unchanged, ())
         verdict = self.judge(full, options, progress)
         if verdict.passed:
             return full, verdict
@@ -113,26 +121,6 @@ class Conversion:
         )
         names = tuple(full.sites[index].name for index in sorted(culprits))
         return replace(rest, sites=sites), replace(again, taken_back=names)
-
-    def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
-        """The verdict on one attempt, against the original."""
-        from bnfold.checks.verify import verify
-        from bnfold.exactly import exact_pair
-
-        pair = self._pair(attempt)
-        return verify(*pair, options, exact=exact_pair(*pair), progress=progress)
-
-    def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
-        """The latency of the original and of one attempt."""
-        from bnfold.checks.bench import bench
-
-        return bench(*self._pair(attempt), options, progress=progress)
-
-    def _pair(self, attempt: Attempt) -> tuple[Path, Path]:
-        """The original and an attempt as files that ONNX Runtime can run."""
-        if self._reference is None:
-            self._reference = runnable(self._original, self._folder / "original", self._options.assume_eval)
-        return self._reference, runnable(attempt.staged.model, self._folder / f"run{next(self._numbers)}")
 
     def _culprits(self, suspects: frozenset[int], folded: frozenset[int], options: CheckOptions) -> frozenset[int]:
         """The folds that fail on their own, by bisection, of suspects that are known to fail together.
@@ -153,6 +141,57 @@ class Conversion:
         return culprits
 
 
+class Conversion(Job):
+    """A source, what the result must equal (the source, or what it was simplified from), and a target.
+
+    Everything is written into the target's folder. The methods raise what `sources.open_model` and `staging.stage`
+    raise.
+    """
+
+    def __init__(self, source: Any, original: Any, target: Target) -> None:
+        self._source = source
+        self._original = original
+        self._target = target
+        self._numbers = count_from()
+        self._reference: Path | None = None
+
+    def attempt(self, without: frozenset[int] = frozenset()) -> Attempt:
+        opened = open_model(self._source)
+        document = opened.document
+        untouched = document.model.SerializeToString()
+        sites = fold_document(document, opened.name, replace(self._target.options, without=without))
+        is_copy = (
+            self._source is self._original
+            and document.path is not None
+            and document.model.SerializeToString() == untouched
+        )
+        folder = self._target.folder / str(next(self._numbers))
+        if is_copy and not self._target.external:
+            staged = stage_copy(document, self._target.path, folder)
+        else:
+            staged = stage(document, self._target.path, folder, self._target.external)
+        return Attempt(sites, staged, count(document.model, staged.nbytes), not is_copy)
+
+    def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
+        from bnfold.checks.verify import verify
+        from bnfold.exactly import exact_pair
+
+        pair = self._pair(attempt)
+        return verify(*pair, options, exact=exact_pair(*pair), progress=progress)
+
+    def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
+        from bnfold.checks.bench import bench
+
+        return bench(*self._pair(attempt), options, progress=progress)
+
+    def _pair(self, attempt: Attempt) -> tuple[Path, Path]:
+        """The original and an attempt as files that ONNX Runtime can run."""
+        if self._reference is None:
+            to = self._target
+            self._reference = runnable(self._original, to.folder / "original", to.options.assume_eval)
+        return self._reference, runnable(attempt.staged.model, self._target.folder / f"run{next(self._numbers)}")
+
+
 def runnable(model: Any, folder: Path, assume_eval: bool = False) -> Path:
     """The file of a model, if ONNX Runtime can run it as it is; else one of the same function, written to a new folder.
 
@@ -164,3 +203,47 @@ def runnable(model: Any, folder: Path, assume_eval: bool = False) -> Path:
     if document.path is not None and not stripped and not evaluated:
         return document.path
     return stage(document, folder / "model.onnx", folder).model
+
+
+def prepare(source: Any, target: Target, hashed: bool) -> Task:
+    """The conversion of an ONNX model; `hashed` asks for its checksum. Raises what `open_model` and onnxsim raise."""
+    document = open_model(source).document
+    sha256 = files.sha256(document.path) if hashed and document.path is not None else None
+    before = count(document.model, files.nbytes(document))
+    given = simplified(source, target.folder / "simplified") if target.simplify else source
+    return Task(Conversion(given, source, target), before, lambda: described(document, sha256() if sha256 else None))
+
+
+def described(document: Document, sha256: str | None) -> Source:
+    """Where a document comes from."""
+    model, path = document.model, document.path
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    return Source(str(path) if path is not None else None, sha256, opset, model.ir_version)
+
+
+def checked_target(source: Any, output: str | os.PathLike[str] | None, force: bool) -> Path:
+    """Where the result goes; raises UsageError or OutputError where it cannot."""
+    path = Path(source) if isinstance(source, str | os.PathLike) else None
+    factory = factory_name(source) if path is not None else None
+    if output is not None:
+        target = Path(output)
+    elif factory is not None:
+        target = Path(f"{factory[1]}.folded.onnx")
+    elif path is not None:
+        target = path.with_name(f"{path.stem}.folded.onnx")
+    else:
+        raise UsageError("a model that is given in memory needs an output path")
+    try:
+        if target.is_dir():
+            raise OutputError(f"{target}: this is a directory; name the file to write")
+        if not target.parent.is_dir():
+            raise OutputError(f"{target}: the folder '{target.parent}' does not exist; make it first")
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{target}: this is no regular file; name another one")
+        if os.path.lexists(target) and not force:
+            same = path is not None and path.exists() and target.exists() and target.samefile(path)
+            what = "this is the input" if same else "the file exists"
+            raise OutputError(f"{target}: {what}; choose another name, or --force to overwrite it")
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror}") from None
+    return target

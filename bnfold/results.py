@@ -190,11 +190,45 @@ class Culprit:
 
 
 @dataclass(frozen=True)
+class BorderOutput:
+    """One output on both sides of the border between PyTorch and what was made of it.
+
+    `eager`, `exported` and `folded` are the largest errors, over all inputs tried, of PyTorch in the model's own types,
+    of the exported model and of the folded one. `export_error` is the largest difference between the exported model and
+    PyTorch in the model's own types: the exporter's doing, held to `tolerance`. None where there is nothing to compare.
+    """
+
+    name: str
+    passed: bool
+    tolerance: float | None = None
+    export_error: float | None = None
+    eager: float | None = None
+    exported: float | None = None
+    folded: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Border:
+    """What came over the border between PyTorch and a file, so that no error of an exporter is put down to the fold.
+
+    `reference` says against what errors are measured. `forms` names the forms of the model that were run, in the order
+    of the errors in `outputs`.
+    """
+
+    passed: bool
+    reference: str
+    forms: tuple[str, ...]
+    outputs: tuple[BorderOutput, ...]
+
+
+@dataclass(frozen=True)
 class Verification:
     """The verdict on equality. `reference` and `inputs` say in words what was compared and on what.
 
     `exact` says on what both models were run in float64 beside that, or why they were not. `notes` are remarks that
-    decide nothing. `taken_back` are the sites whose folds were undone, `culprits` what is known of them.
+    decide nothing. `taken_back` are the sites whose folds were undone, `culprits` what is known of them. `border` is
+    there for a model that came from PyTorch.
     """
 
     passed: bool
@@ -206,6 +240,7 @@ class Verification:
     exact: str | None = None
     notes: tuple[str, ...] = ()
     culprits: tuple[Culprit, ...] = ()
+    border: Border | None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ REPORT = Report(
 )
 INSPECTED = REPORT.with_(after=None, output_path=None, verification=None, latency=())
 
+DYNAMIC = {"x": {0: "batch", 2: None}, "a.b": {1: None}}
+
 Outcome = Any
 Install = Callable[[str, Outcome], dict[str, Any]]
 
@@ -96,6 +98,9 @@ def test_convert_passes_defaults_that_are_those_of_the_api(api: Install) -> None
         "force": False,
         "checksum": None,
         "options": CheckOptions(),
+        "weights": None,
+        "dynamic_shapes": None,
+        "trust_pickle": False,
     }
 
 
@@ -119,12 +124,33 @@ def test_a_report_is_to_have_the_checksum_of_the_source(api: Install, tmp_path: 
         (["--simplify"], "simplify", True),
         (["--save-as-external-data"], "save_as_external_data", True),
         (["--force"], "force", True),
+        (["--weights", "w.pth"], "weights", Path("w.pth")),
+        (["--trust-pickle"], "trust_pickle", True),
+        (["--dynamic", "0"], "dynamic_shapes", {"": {0: None}}),
+        (["--dynamic", "x:0=batch", "--dynamic", "x:2", "--dynamic", "a.b:1"], "dynamic_shapes", DYNAMIC),
     ],
 )
 def test_every_option_of_convert_reaches_the_api(args: list[str], name: str, value: object, api: Install) -> None:
     seen = api("convert", REPORT)
     assert run("convert", "in.onnx", *args).exit_code == 0
     assert seen[name] == value
+
+
+@pytest.mark.parametrize("text", ["x", "x:", "x:-1", "x:0=", "x:0=9", "x:0=a b", "x:a", ""])
+def test_a_dynamic_axis_that_cannot_be_read(text: str, api: Install) -> None:
+    seen = api("convert", REPORT)
+    result = run("convert", "in.onnx", "--dynamic", text)
+    assert (result.exit_code, seen) == (2, {})
+    assert result.stderr == f"Error: --dynamic {text}: write it as x:0, or x:0=batch to give the axis a label\n"
+
+
+def test_a_dynamic_axis_given_twice(api: Install) -> None:
+    api("convert", REPORT)
+    result = run("convert", "in.onnx", "--dynamic", "x:0", "--dynamic", "x:0=batch")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "Error: --dynamic x:0=batch: this axis is given twice; give it once\n",
+    )
 
 
 CHECKS = [

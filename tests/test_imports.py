@@ -23,8 +23,9 @@ ROOMS = {
     "cli_options": {"report", "checks", "errors"},
     "__init__": {"api", "checks", "results", "errors", "version"},
     "onnx_ir": {"graphs"},
-    "api": {"conversion", "exactly", "checks", "graphs", "results", "errors", "version"},
-    "conversion": {"exactly", "checks", "graphs", "results"},
+    "api": {"from_torch", "conversion", "exactly", "checks", "graphs", "results", "errors", "version"},
+    "from_torch": {"conversion", "exactly", "checks", "graphs", "results", "errors"},
+    "conversion": {"exactly", "checks", "graphs", "results", "errors"},
     "exactly": {"checks", "graphs", "errors"},
     "report": {"results", "errors"},
     "checks": {"results", "errors"},
@@ -47,10 +48,11 @@ DOORS = {
     "onnx_ir": ("graphs/onnx/ir.py",),
     "onnxsim": ("graphs/onnx/simplify.py",),
     "torch": ("graphs/torch/",),
+    "safetensors": ("graphs/torch/",),
     "onnxruntime": ("checks/session.py",),
 }
 # Those that are imported where they are used and not where a module begins.
-LATE = {"onnxruntime", "onnxsim", "rich.progress"}
+LATE = {"onnxruntime", "onnxsim", "rich.progress", "safetensors.torch", "bnfold.from_torch"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

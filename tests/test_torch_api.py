@@ -97,5 +97,5 @@ def test_inspection_of_a_module_a_program_and_its_file(module: nn.Sequential, tm
 def test_what_is_for_a_module_is_refused_for_onnx(argument: dict[str, object], tmp_path: Path) -> None:
     path = save(tmp_path / "model.onnx", CONV_BN)
     for function in (bnfold.fold, bnfold.inspect) if "inplace" not in argument else (bnfold.fold,):
-        with pytest.raises(bnfold.UsageError, match=f"{next(iter(argument))} is for a PyTorch module"):
+        with pytest.raises(bnfold.UsageError, match=rf"^{next(iter(argument))}.* is for a PyTorch module"):
             function(path, **argument)

@@ -52,7 +52,8 @@ def read_feeds(path: Path, inputs: Sequence[TensorInfo]) -> list[Feed]:
     return feeds
 
 
-def _read(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays in a file by their names; that of a `.npy` file by "". Raises UsageError if it cannot be read."""
     if path.suffix not in (".npy", ".npz"):
         raise UsageError(f"input data {path}: give a .npy or .npz file")
     try:
@@ -60,13 +61,20 @@ def _read(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
             loaded = np.load(file, allow_pickle=False)
             if not isinstance(loaded, np.ndarray):
                 return {key: loaded[key] for key in loaded.files}
+            return {"": loaded}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UsageError(f"input data {path} cannot be read: {reason}") from None
+
+
+def _read(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
+    arrays = read_arrays(path)
+    if "" not in arrays:
+        return arrays
     if len(inputs) != 1:
         names = ", ".join(info.name for info in inputs)
         raise UsageError(f"input data {path}: the model has {len(inputs)} inputs, so give a .npz with {names}")
-    return {inputs[0].name: loaded}
+    return {inputs[0].name: arrays[""]}
 
 
 def _check_names(path: Path, arrays: Mapping[str, Array], names: Sequence[str]) -> None:

@@ -18,7 +18,9 @@ class CheckOptions:
     """How to verify and how to measure.
 
     Attributes:
-        input_shapes: sizes of test inputs by input name; the key "" stands for the only input. Never changes the model.
+        input_shapes: sizes of test inputs by input name; the key "" stands for the only input, the size None for one
+            that is drawn. They never change an ONNX model or a program; a PyTorch module is traced on inputs of these
+            shapes.
         input_data: a `.npy` (the only input) or `.npz` file (one array per input, optionally class labels).
         val_range: lowest and highest value of generated floating-point inputs, or of generated integers in a model
             that has no floating-point input.
@@ -36,7 +38,7 @@ class CheckOptions:
         UsageError: if a value makes no sense.
     """
 
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     input_data: Path | None = None
     val_range: tuple[float, float] | None = None
     seed: int = 0
@@ -52,7 +54,7 @@ class CheckOptions:
 
     def __post_init__(self) -> None:
         for name, shape in self.input_shapes.items():
-            if any(size < 1 for size in shape):
+            if any(size is not None and size < 1 for size in shape):
                 raise UsageError(f"input shape {_shape_text(name, shape)}: every size must be at least 1")
         if "" in self.input_shapes and len(self.input_shapes) > 1:
             raise UsageError(
@@ -132,6 +134,6 @@ def parse_tolerance(text: str) -> tuple[str, float]:
     return name, value
 
 
-def _shape_text(name: str, shape: tuple[int, ...]) -> str:
-    sizes = ",".join(map(str, shape))
+def _shape_text(name: str, shape: tuple[int | None, ...]) -> str:
+    sizes = ",".join("?" if size is None else str(size) for size in shape)
     return f"{name}:{sizes}" if name else sizes

@@ -26,7 +26,7 @@ def has_free_batch(inputs: Sequence[TensorInfo], given: Mapping[str, PartialShap
     )
 
 
-def name_shapes(inputs: Sequence[TensorInfo], input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+def name_shapes(inputs: Sequence[TensorInfo], input_shapes: Mapping[str, PartialShape]) -> dict[str, PartialShape]:
     """The user's shapes by input name, the nameless one given to the only input.
 
     Raises:
@@ -48,7 +48,7 @@ def name_shapes(inputs: Sequence[TensorInfo], input_shapes: Mapping[str, Shape])
     return named
 
 
-def check_shape(info: TensorInfo, shape: Shape, what: str, *, first_axis_free: bool = False) -> None:
+def check_shape(info: TensorInfo, shape: PartialShape, what: str, *, first_axis_free: bool = False) -> None:
     """Hold `shape` against what the model declares; `first_axis_free` lets the first axis differ.
 
     Raises:

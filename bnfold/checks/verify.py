@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from bnfold.checks.baseline import Baseline
 from bnfold.checks.compare import compare, tolerance_for
@@ -118,23 +119,56 @@ def _verified_exactly(
     except ModelError as error:
         raise ModelError(f"{why}; {error}") from None
     candidate = ExactRunner(exact.folded, "the folded model")
-    failure = _signature_difference(session, candidate)
-    try:
-        hits = examine(baseline, candidate, scores, options, ExactAnswers(None, 0.0), advance(1))
-    except ModelError as error:
-        failure, hits = failure or str(error), ()
-    if failure is None:
-        outputs = _results(session.outputs, scores)
-    else:
-        outputs = tuple(_incomparable(info.name, failure) for info in session.outputs)
-    return Verification(
-        passed=bool(outputs) and all(output.passed for output in outputs),
+    verdict = _compared(baseline, candidate, scores, options, advance(1))
+    return replace(
+        verdict,
         reference=f"the original in {ENGINE}, since ONNX Runtime cannot run it here; the folded model equally",
-        outputs=outputs,
-        inputs=baseline.inputs_tried(),
-        accuracy=hits,
         exact=f"both models in {ENGINE} alone: {why}",
         notes=("compared as functions, in float64: what rounding in the models' own types does was not seen",),
+    )
+
+
+def verify_runners(
+    original: Runner, folded: Runner, options: CheckOptions, *, progress: Progress | None = None
+) -> Verification:
+    """The same verdict on two models that something else than ONNX Runtime runs.
+
+    Raises:
+        UsageError: if an option does not fit the model.
+        ModelError: if the original cannot be run.
+    """
+    advance = _stepper(progress, 2)
+    scores = _scores(original.outputs, options)
+    baseline = Baseline(original, {name: score.tolerance for name, score in scores.items()}, options, advance(0))
+    verdict = _compared(baseline, folded, scores, options, advance(1))
+    return replace(verdict, reference=f"the original on {original.provider}, the folded model equally")
+
+
+def _compared(
+    baseline: Baseline,
+    candidate: Runner,
+    scores: dict[str, OutputScore],
+    options: CheckOptions,
+    advance: Callable[[int, int], None],
+) -> Verification:
+    """The verdict on a candidate where nothing runs beside the two; a candidate that cannot be run is not passed."""
+    outputs = baseline.session.outputs
+    hits: tuple[Accuracy, ...] = ()
+    failure = _signature_difference(baseline.session, candidate)
+    if failure is None:
+        try:
+            hits = examine(baseline, candidate, scores, options, ExactAnswers(None, 0.0), advance)
+        except ModelError as error:
+            failure = str(error)
+    results = (
+        _results(outputs, scores) if failure is None else tuple(_incomparable(info.name, failure) for info in outputs)
+    )
+    return Verification(
+        passed=bool(results) and all(result.passed for result in results),
+        reference="",
+        outputs=results,
+        inputs=baseline.inputs_tried(),
+        accuracy=hits,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfold.report import words
-from bnfold.report.tables import Grid, graph_grid, latency_grid, output_grid
-from bnfold.results import Comparison, Latency, Report, Verification
+from bnfold.report.tables import Grid, border_grid, graph_grid, latency_grid, output_grid
+from bnfold.results import Border, Comparison, Latency, Report, Verification
 
 _RULE = {"l": "---", "r": "---:"}
 
@@ -90,6 +90,17 @@ def _verification(verification: Verification, subject: str) -> Iterator[str]:
     named = len(verification.accuracy) > 1
     yield from _items(words.accuracy(score, named=named) for score in verification.accuracy)
     yield from _items(f"input: {text}" for text in verification.inputs)
+    if verification.border:
+        yield from _border(verification.border)
+
+
+def _border(border: Border) -> Iterator[str]:
+    yield from _heading("Against PyTorch")
+    yield f"{_text(words.border(border))}; largest errors, against {_text(border.reference)}:"
+    yield ""
+    yield from _table(border_grid(border))
+    yield ""
+    yield from _items(words.border_failures(border))
 
 
 def _latency(latency: tuple[Latency, ...], before: str, after: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from bnfold.report.words import error_size, printable, setting
-from bnfold.results import Counts, Latency, Report, Verification
+from bnfold.results import Border, Counts, Latency, Report, Verification
 
 _BYTES_PER_MB = 1_000_000
 _GRAPH_LABELS = ("BatchNorm", "Conv", "linear (Gemm, MatMul)", "nodes", "file size [MB]")
@@ -88,6 +88,26 @@ def output_grid(verification: Verification) -> Grid:
         for output in verification.outputs
     )
     return _without_empty_columns(Grid(header, "lrrrrrrrl", rows))
+
+
+def border_grid(border: Border) -> Grid:
+    """Every output with the errors of each form of the model, and that of the exporter with what it is allowed."""
+    header = ("output", *border.forms, "exporter's error", "allowed", "verdict")
+    rows = tuple(
+        (
+            printable(output.name),
+            *map(_optional_error, (output.eager, output.exported, output.folded)),
+            _optional_error(output.export_error),
+            _optional_error(output.tolerance),
+            "same" if output.passed else "DIFFERS",
+        )
+        for output in border.outputs
+    )
+    return Grid(header, "lrrrrrl", rows)
+
+
+def _optional_error(value: float | None) -> str:
+    return "" if value is None else error_size(value)
 
 
 def latency_grid(latency: Iterable[Latency], *, tails: bool) -> Grid:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.report import words
-from bnfold.report.tables import Grid, graph_grid, latency_grid, output_grid
+from bnfold.report.tables import Grid, border_grid, graph_grid, latency_grid, output_grid
 from bnfold.results import Comparison, Report, Verification
 
 # Wide enough that no line of a report that goes into a pipe is ever broken or cut.
@@ -153,13 +153,20 @@ def _verification(page: _Page, verification: Verification, subject: str, verbose
 
 
 def _verdict(page: _Page, verification: Verification, subject: str, verbose: bool) -> None:
-    page.line(words.verdict(verification, subject), "green" if verification.passed else "bold red")
+    page.line(words.verdict(verification, subject), "green" if words.fold_passed(verification) else "bold red")
     page.lines(words.failures(verification), indent=2)
     if verification.taken_back:
         page.line(words.taken_back(verification), "yellow")
     named = len(verification.accuracy) > 1
     page.lines(words.accuracy(score, named=named) for score in verification.accuracy)
     page.lines(f"note: {words.printable(note)}" for note in verification.notes)
+    if verification.border:
+        page.gap()
+        page.line(f"largest errors, against {words.printable(verification.border.reference)}:")
+        page.table(border_grid(verification.border))
+        page.gap()
+        page.line(words.border(verification.border), "green" if verification.border.passed else "bold red")
+        page.lines(words.border_failures(verification.border), indent=2)
     if verbose:
         page.line(f"reference: {words.printable(verification.reference)}")
         if verification.exact:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bnfold.results import Accuracy, Latency, OutputDifference, Report, Site, Verification
+from bnfold.results import Accuracy, Border, Latency, OutputDifference, Report, Site, Verification
 
 _OPT_LEVELS = {"disable": "not optimised", "all": "optimised"}
 
@@ -131,7 +131,7 @@ def kept_summary(report: Report) -> str:
 def verdict(verification: Verification, subject: str) -> str:
     """The verdict on equality in plain words; `subject` is who is, or is not, "the same function"."""
     inputs = counted(len(verification.inputs), "input")
-    if not verification.passed:
+    if not fold_passed(verification):
         failed = sum(not output.passed for output in verification.outputs)
         verb = "differs" if failed == 1 else "differ"
         total = counted(len(verification.outputs), "output")
@@ -149,6 +149,31 @@ def verdict(verification: Verification, subject: str) -> str:
 def most_of_tolerance(verification: Verification) -> OutputDifference:
     """The output that comes nearest to what it may differ by, or goes furthest past it."""
     return max(verification.outputs, key=_use_of_tolerance)
+
+
+def fold_passed(verification: Verification) -> bool:
+    """The verdict on the fold alone: one that failed for the exporter's sake is none on the fold."""
+    outputs = verification.outputs
+    blamed = verification.border is not None and not verification.border.passed
+    return verification.passed or (blamed and all(output.passed for output in outputs))
+
+
+def border(border: Border) -> str:
+    """Whether what an exporter made of a model is still the model, in plain words."""
+    form = border.forms[1]
+    if border.passed:
+        return f"the {form} computes what {border.forms[0]} does"
+    wrong = [printable(output.name) for output in border.outputs if not output.passed]
+    return f"the {form} does NOT compute what {border.forms[0]} does, which is the exporter's doing: {', '.join(wrong)}"
+
+
+def border_failures(border: Border) -> tuple[str, ...]:
+    """One line for every output that an exporter got wrong."""
+    return tuple(
+        f"{printable(output.name)}: {printable(output.detail)}"
+        for output in border.outputs
+        if not output.passed and output.detail
+    )
 
 
 def _use_of_tolerance(output: OutputDifference) -> float:

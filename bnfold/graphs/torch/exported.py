@@ -30,7 +30,7 @@ def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
     Raises ModelError if PyTorch cannot make the program functional.
     """
     if options.assume_eval:
-        program = _evaluated(program)
+        program = evaluated(program)
     given = program
     if not is_plain(program):
         traced = program
@@ -49,9 +49,9 @@ def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
     return Folded(folded, run.sites, run.graph.before, run.graph.count())
 
 
-def _evaluated(program: ExportedProgram) -> ExportedProgram:
+def evaluated(program: ExportedProgram) -> ExportedProgram:
     """The program with its BatchNorms in inference mode, and without their counters of batches; itself if they are."""
-    if not any(_trains(node) for node in program.graph.nodes):
+    if not any(trains(node) for node in program.graph.nodes):
         return program
     copied = emit(TorchGraph(Index(), {}), program, Layout())
     counters = {
@@ -60,7 +60,7 @@ def _evaluated(program: ExportedProgram) -> ExportedProgram:
         if isinstance(spec.arg, TensorArgument) and str(spec.target).endswith("num_batches_tracked")
     }
     for node in list(copied.graph.nodes):
-        if _trains(node):
+        if trains(node):
             node.args = (*node.args[:5], False, *node.args[6:])
         counted = node.args[0] if node.target is torch.ops.aten.add_.Tensor else None
         if isinstance(counted, fx.Node) and counted.name in counters and not node.users:
@@ -69,7 +69,7 @@ def _evaluated(program: ExportedProgram) -> ExportedProgram:
     return copied
 
 
-def _trains(node: fx.Node) -> bool:
+def trains(node: fx.Node) -> bool:
     """Whether a node is a BatchNorm that has statistics and does not use them."""
     return node.target is torch.ops.aten.batch_norm.default and node.args[3] is not None and node.args[5] is True
 

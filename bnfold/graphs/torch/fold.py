@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from bnfold.graphs.torch.graph import TorchGraph
 from bnfold.graphs.torch.layout import Layout, layout_after
 from bnfold.results import Counts, Site
 
+_TALKATIVE = ("torch.export", "torch._export", "torch.onnx")
 Graph = TypeVar("Graph", bound=TorchGraph)
 
 
@@ -64,9 +66,17 @@ def state_of(program: ExportedProgram) -> dict[str, Any]:
 @contextmanager
 def quietly() -> Iterator[None]:
     """PyTorch's own warnings while it traces are about its insides, or about the model, which stays as it is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def attempt(what: str, run: Callable[[], Any]) -> Any:
@@ -75,5 +85,9 @@ def attempt(what: str, run: Callable[[], Any]) -> Any:
         with quietly():
             return run()
     except Exception as error:  # it raises what it likes, from the user's code and from its own
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(f"{what}: {type(error).__name__}: {said}") from error
+        raise ModelError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -8,24 +8,21 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
-from torch.export import ExportedProgram
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import is_lazy
 
-from bnfold.errors import ModelError, UsageError
 from bnfold.graphs.account import FoldOptions
-from bnfold.graphs.torch.calls import Calls, hooked, recorded
+from bnfold.graphs.torch.calls import hooked, recorded
 from bnfold.graphs.torch.copies import Blanks, copied
-from bnfold.graphs.torch.fold import Folded, attempt, fold_laid_out
+from bnfold.graphs.torch.fold import Folded, fold_laid_out
 from bnfold.graphs.torch.module_graph import ModuleGraph
 from bnfold.graphs.torch.reading import index_program
 from bnfold.graphs.torch.structure import Unit
+from bnfold.graphs.torch.tracing import arguments, check, traced
 
 
 def fold_module(
@@ -47,14 +44,15 @@ def fold_module(
         ModelError: if the module cannot be traced or copied, or has lazy layers that were never run.
         UsageError: if there are no example inputs.
     """
-    _check(module)
-    args, kwargs = _arguments(example_inputs)
+    check(module)
+    args, kwargs = arguments(example_inputs)
     result, blanks = (module, Blanks()) if inplace else copied(module)
     values = dict(module.named_parameters(remove_duplicate=False))
     hooks = hooked(result)
     training = result.training and not options.assume_eval
     with _in_evaluation(result, options.assume_eval), _with_biases(result):
-        program, calls = _traced(result, args, kwargs, dynamic_shapes)
+        with recorded(result) as calls:
+            program = traced(result, args, kwargs, dynamic_shapes)
         state = {**program.constants, **program.state_dict, **values}
 
         def graph_of(unfit: set[str]) -> ModuleGraph:
@@ -63,32 +61,6 @@ def fold_module(
         run = fold_laid_out(graph_of, program.graph, options, relaxing=False)
         _write(run.graph, result, blanks)
     return Folded(result, run.sites, run.graph.before, run.graph.count())
-
-
-def _check(module: nn.Module) -> None:
-    """Raise ModelError for what is a module, but not one whose code and layers are its own."""
-    what = type(module).__name__
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError(f"a {what} is compiled TorchScript, which cannot be traced: fold the module, then script it")
-    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise ModelError(f"a {what} wraps the module to fold: fold model.module, and wrap the result again")
-    if hasattr(module, "_orig_mod"):
-        raise ModelError(f"a {what} is compiled: fold model._orig_mod, and give the result to torch.compile")
-    for path, submodule in module.named_modules():
-        held = (*submodule._parameters.values(), *submodule._buffers.values())
-        if any(is_lazy(tensor) for tensor in held):
-            kind = type(submodule).__name__
-            raise ModelError(f"'{path}' ({kind}) has no weights yet: call the module once on an example, then fold it")
-
-
-def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if example_inputs is None:
-        raise UsageError("a PyTorch module needs example_inputs=...: a tensor, a tuple of arguments or a dict of them")
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    if isinstance(example_inputs, tuple | list):
-        return tuple(example_inputs), {}
-    return (example_inputs,), {}
 
 
 @contextmanager
@@ -124,17 +96,6 @@ def _with_biases(module: nn.Module) -> Iterator[None]:
         for layer, bias in lent:
             if layer._parameters["bias"] is bias:
                 layer._parameters["bias"] = None
-
-
-def _traced(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> tuple[ExportedProgram, Calls]:
-    with recorded(module) as calls:
-        program: ExportedProgram = attempt(
-            f"torch.export cannot trace the {type(module).__name__}",
-            lambda: torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False),
-        )
-    return program, calls
 
 
 def _write(graph: ModuleGraph, module: nn.Module, blanks: Blanks) -> None:

@@ -1,0 +1,35 @@
+"""Models that run elsewhere than in ONNX Runtime, as functions of arrays; what runs them is known to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from bnfold.checks.session import Array, TensorInfo
+from bnfold.errors import ModelError
+
+ArrayFunction: TypeAlias = Callable[[Sequence[Array]], list[Array]]
+"""One array per input, in order, to one array per output; raises ModelError where it cannot be computed."""
+
+
+class FunctionSession:
+    """A function with names for its inputs and outputs. `provider` names what runs it."""
+
+    def __init__(
+        self,
+        function: ArrayFunction,
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        provider: str,
+    ) -> None:
+        self._function = function
+        self.inputs = inputs
+        self.outputs = outputs
+        self.provider = provider
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name. Raises ModelError if the function does, or gives another number of them."""
+        arrays = self._function([feeds[info.name] for info in self.inputs])
+        if len(arrays) != len(self.outputs):
+            raise ModelError(f"{self.provider} gives {len(arrays)} outputs where the model has {len(self.outputs)}")
+        return {info.name: array for info, array in zip(self.outputs, arrays, strict=True)}

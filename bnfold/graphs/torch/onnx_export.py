@@ -1,0 +1,59 @@
+"""From a program to the ONNX model that torch's exporter makes of it.
+
+Decisions. `optimize=False`: with it on, the exporter folds BatchNorms on its own, and the account of this conversion
+would begin after that (a test holds it). Names of inputs and of dynamic axes are handed on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from bnfold.errors import MissingDependency, ModelError
+from bnfold.graphs.torch.fold import first_line, quietly
+
+_NODE = re.compile(r"translating node %(\w+)")
+
+
+def to_onnx(program: ExportedProgram, what: str, dynamic_shapes: Any, input_names: list[str] | None) -> Any:
+    """The torch.onnx.ONNXProgram of a program; `dynamic_shapes` are those that it was traced with, for their names.
+
+    Raises ModelError where the exporter fails, MissingDependency without the onnxscript that it needs.
+    """
+    check_exporter()
+    try:
+        with quietly():
+            return torch.onnx.export(
+                program,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                dynamic_shapes=dynamic_shapes,
+                input_names=input_names,
+            )
+    except Exception as error:  # the exporter wraps whatever its parts raise, with advice on how to report it
+        chain = _causes(error)
+        node = next((found[1] for item in chain if (found := _NODE.search(str(item)))), None)
+        at = f" at node '{node}'" if node else ""
+        raise ModelError(
+            f"{what}: the ONNX exporter of PyTorch {torch.__version__} fails{at}: "
+            f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
+        ) from error
+
+
+def check_exporter() -> None:
+    """Raises MissingDependency where the exporter lacks the package that it is written with."""
+    if importlib.util.find_spec("onnxscript") is None:
+        raise MissingDependency('writing a PyTorch model as ONNX needs onnxscript: pip install "bnfold[torch]"')
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error, what caused it, and so on."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain

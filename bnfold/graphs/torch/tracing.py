@@ -1,0 +1,50 @@
+"""From a module to its program: what can be traced, on what, and with which axes of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.nn.parameter import is_lazy
+
+from bnfold.errors import ModelError, UsageError
+from bnfold.graphs.torch.fold import attempt
+
+
+def check(module: nn.Module) -> None:
+    """Raise ModelError for what is a module, but not one whose code and layers are its own."""
+    what = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(f"a {what} is compiled TorchScript, which cannot be traced: fold the module, then script it")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ModelError(f"a {what} wraps the module to fold: fold model.module, and wrap the result again")
+    if hasattr(module, "_orig_mod"):
+        raise ModelError(f"a {what} is compiled: fold model._orig_mod, and give the result to torch.compile")
+    for path, submodule in module.named_modules():
+        held = (*submodule._parameters.values(), *submodule._buffers.values())
+        if any(is_lazy(tensor) for tensor in held):
+            kind = type(submodule).__name__
+            raise ModelError(f"'{path}' ({kind}) has no weights yet: call the module once on an example, then fold it")
+
+
+def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs as positional and named arguments; UsageError if there are none."""
+    if example_inputs is None:
+        raise UsageError("a PyTorch module needs example_inputs=...: a tensor, a tuple of arguments or a dict of them")
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def traced(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> ExportedProgram:
+    """The program of a module. Raises ModelError if torch.export cannot trace it."""
+    program: ExportedProgram = attempt(
+        f"torch.export cannot trace the {type(module).__name__}",
+        lambda: torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False),
+    )
+    return program
