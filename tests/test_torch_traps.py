@@ -79,6 +79,20 @@ class Branches(nn.Module):
         return self.norm(self.conv(x))
 
 
+class Padding(nn.Conv2d):
+    """A convolution that pads its input itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), self.weight, self.bias)
+
+
+class Unbiased(nn.Conv2d):
+    """A convolution that has no use for a bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight)
+
+
 def functional_norm(m: Code, x: Tensor) -> Tensor:
     return F.batch_norm(x, m.mean.detach(), m.var.detach(), m.gamma, m.beta)
 
@@ -144,6 +158,28 @@ TRAPS = [
     Trap(
         "functional conv of a parameter, no bias",
         code(lambda m, x: m.b(F.conv2d(x, m.w)), w=WEIGHT, b=norm()),
+        STAYS,
+        "no bias that could take the shift",
+    ),
+    Trap(
+        "functional conv of a layer's weight and missing bias",
+        code(lambda m, x: m.b(F.conv2d(x, m.c.weight, m.c.bias)), c=conv(bias=False), b=norm()),
+        ["backward"],
+    ),
+    Trap(
+        "functional conv of a layer's weight alone",
+        code(lambda m, x: m.b(F.conv2d(x, m.c.weight)), c=conv(bias=False), b=norm()),
+        STAYS,
+        "no bias that could take the shift",
+    ),
+    Trap(
+        "conv with code of its own that reads its bias",
+        code(lambda m, x: m.b(m.c(x)), c=Padding(4, 4, 3, bias=False), b=norm()),
+        ["backward"],
+    ),
+    Trap(
+        "conv with code of its own that reads no bias",
+        code(lambda m, x: m.b(m.c(x)), c=Unbiased(4, 4, 3, bias=False), b=norm()),
         STAYS,
         "no bias that could take the shift",
     ),

@@ -7,7 +7,7 @@ far as they are small enough to hold; the result of a fold is computed when it i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from bnfold.graphs.torch.index import Node, Value
 from bnfold.graphs.torch.inplace import writes_in_place
 
 MOST_ELEMENTS = 2**24
+_PIECE = 2**15
 _QUANTIZED = ("quantized", "quantized_decomposed", "torchao")
 
 
@@ -70,10 +71,7 @@ class Known:
             if self.affine is None:
                 out.copy_(tensor)
             elif not self.affine.has_shift and {tensor.dtype, out.dtype} == {torch.float32} and _on_cpu(tensor, out):
-                # Such weights are most of a model: no float64 copy of them is made.
-                scale = np.broadcast_to(self.affine.scale, out.shape)
-                target = out.detach().numpy()
-                np.multiply(tensor.numpy(), scale, out=target, dtype=np.float64, casting="same_kind")
+                _scale(tensor, torch.tensor(self.affine.scale), out)
             elif self.dtype is torch.float16:  # PyTorch would round to float32 in between
                 out.copy_(torch.from_numpy(np.asarray(self.float64(), np.float16)))
             else:
@@ -121,8 +119,26 @@ class Known:
         """The largest magnitude in the original constant; NaN where it holds one."""
         if not self._extent:
             tensor = self.read().detach()
-            self._extent.append(max(abs(float(end)) for end in tensor.aminmax()) if tensor.numel() else 0.0)
+            ends = [torch.stack(piece.aminmax()) for (piece,) in _pieces(tensor)] if tensor.numel() else []
+            self._extent.append(float(torch.stack(ends).abs().max()) if ends else 0.0)
         return self._extent[0]
+
+
+def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Tensors of one shape, cut alike into rows that stay in the cache, and for which PyTorch starts no threads."""
+    first = tensors[0]
+    if not first.dim() or not first.numel():
+        yield tensors
+        return
+    rows = max(1, _PIECE * len(first) // first.numel())
+    for start in range(0, len(first), rows):
+        yield tuple(tensor[start : start + rows] for tensor in tensors)
+
+
+def _scale(tensor: torch.Tensor, scale: torch.Tensor, out: torch.Tensor) -> None:
+    """Write `tensor * scale`, computed in float64, into `out`; no float64 copy of the whole is made."""
+    for factor, other, product in _pieces(tensor.expand(out.shape), scale.expand(out.shape), out):
+        torch.mul(factor, other, out=product)
 
 
 def _on_cpu(*tensors: torch.Tensor) -> bool:
@@ -131,7 +147,7 @@ def _on_cpu(*tensors: torch.Tensor) -> bool:
 
 def made(array: Array, like: Known, name: str) -> Known:
     """A constant with these values in the type of another."""
-    return Known(name, like.dtype, array.shape, lambda: torch.from_numpy(array), like.like)
+    return Known(name, like.dtype, array.shape, lambda: torch.tensor(array), like.like)
 
 
 class Constants:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from bnfold.graphs.torch.constants import Known
 from bnfold.graphs.torch.fold import attempt
 
 _SMALL = 4096
+# By these a class says how it is copied.
+_COPYING = (
+    "__deepcopy__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+    "__getstate__",
+    "__reduce__",
+    "__reduce_ex__",
+)
+# These add what modules of older releases lack, and otherwise set the attributes alone.
+_SETSTATE = (nn.Module.__setstate__, _ConvNd.__setstate__)
 
 
 @dataclass
@@ -43,20 +56,48 @@ def copied(module: nn.Module) -> tuple[nn.Module, Blanks]:
     """
     blanks = Blanks()
     memo: dict[int, Any] = {}
-    for submodule in module.modules():
+    modules = list(module.modules())
+    for submodule in modules:
         for item in vars(submodule).values():
             if isinstance(item, torch.Tensor) and not item.is_leaf:
                 memo[id(item)] = item.detach().clone()
-    for parameter in module.parameters():
-        if _has_memory_of_its_own(parameter):
-            blank = nn.Parameter(torch.empty_like(parameter.detach()), requires_grad=parameter.requires_grad)
-            memo[id(parameter)] = blank
-            blanks.pairs[id(blank)] = (blank, parameter)
+        for parameter in submodule._parameters.values():
+            if parameter is not None and id(parameter) not in memo and _has_memory_of_its_own(parameter):
+                blank = nn.Parameter(torch.empty_like(parameter.detach()), requires_grad=parameter.requires_grad)
+                memo[id(parameter)] = blank
+                blanks.pairs[id(blank)] = (blank, parameter)
     result: nn.Module = attempt(
         f"the {type(module).__name__} cannot be copied (inplace=True folds it as it is)",
-        lambda: copy.deepcopy(module, memo),
+        lambda: _deepcopy(module, modules, memo),
     )
     return result, blanks
+
+
+def _deepcopy(module: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) -> nn.Module:
+    """What `copy.deepcopy(module, memo)` gives, without the detours that it takes for the `modules` in a module."""
+    plain = [submodule for submodule in modules if _is_copied_by_its_dict(type(submodule))]
+    for submodule in plain:
+        memo[id(submodule)] = object.__new__(type(submodule))
+    for submodule in plain:
+        state = submodule.__getstate__()  # type: ignore[no-untyped-call]
+        vars(memo[id(submodule)]).update((name, _copied(item, memo)) for name, item in state.items())
+    copy_of: nn.Module = copy.deepcopy(module, memo)
+    return copy_of
+
+
+def _copied(item: Any, memo: dict[int, Any]) -> Any:
+    if item is None or type(item) in (bool, int, float, str):
+        return item
+    if type(item) is OrderedDict and not item and id(item) not in memo:  # as most dicts of hooks are
+        memo[id(item)] = OrderedDict()
+    return copy.deepcopy(item, memo)
+
+
+def _is_copied_by_its_dict(kind: type[nn.Module]) -> bool:
+    """Whether a copy of a module is an object of its class with copies of its attributes, and nothing else."""
+    if any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in _COPYING):
+        return False
+    return kind.__setstate__ in _SETSTATE and hasattr(kind, "__getstate__")
 
 
 def _has_memory_of_its_own(parameter: nn.Parameter) -> bool:

@@ -1,9 +1,9 @@
 """Folding a module: an nn.Module in, a folded one of the same class out, and the account of its sites.
 
 Decisions. A copy is made first and traced itself; its weights are written once, when it is known what they are. While
-it is traced, every convolution and linear layer without a bias is lent one of zeros; those that no fold has used are
-taken back. So a bias appears where one is needed, and the graph, not the class, says whether the code of a layer reads
-it.
+it is traced, a convolution or linear layer that lacks a bias and has code of its own is lent one of zeros, so that the
+graph says whether this code reads it; those that no fold has used are taken back. Where code outside of a layer reads
+its weight, and a bias is missed there, the module is traced again with biases in all such layers.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.torch.calls import hooked, recorded
 from bnfold.graphs.torch.copies import Blanks, copied
-from bnfold.graphs.torch.fold import Folded, fold_laid_out
+from bnfold.graphs.torch.fold import Folded, Run, fold_laid_out
 from bnfold.graphs.torch.module_graph import ModuleGraph
 from bnfold.graphs.torch.reading import index_program
-from bnfold.graphs.torch.structure import Unit
+from bnfold.graphs.torch.structure import Unit, lacks_bias, runs_as_written
 from bnfold.graphs.torch.tracing import arguments, check, traced
 
 
@@ -50,7 +49,8 @@ def fold_module(
     values = dict(module.named_parameters(remove_duplicate=False))
     hooks = hooked(result)
     training = result.training and not options.assume_eval
-    with _in_evaluation(result, options.assume_eval), _with_biases(result):
+
+    def folded() -> Run[ModuleGraph]:
         with recorded(result) as calls:
             program = traced(result, args, kwargs, dynamic_shapes)
         state = {**program.constants, **program.state_dict, **values}
@@ -58,8 +58,15 @@ def fold_module(
         def graph_of(unfit: set[str]) -> ModuleGraph:
             return ModuleGraph(index_program(program), state, result, calls, hooks, unfit, training=training)
 
-        run = fold_laid_out(graph_of, program.graph, options, relaxing=False)
-        _write(run.graph, result, blanks)
+        return fold_laid_out(graph_of, program.graph, options, relaxing=False)
+
+    with _in_evaluation(result, options.assume_eval):
+        for everywhere in (False, True):
+            with _with_biases(result, everywhere):
+                run = folded()
+                if everywhere or not run.graph.structure.wants_biases:
+                    _write(run.graph, result, blanks)
+                    break
     return Folded(result, run.sites, run.graph.before, run.graph.count())
 
 
@@ -80,16 +87,20 @@ def _in_evaluation(module: nn.Module, keep: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _with_biases(module: nn.Module) -> Iterator[None]:
-    """Biases of zeros for the layers that have none, while the context lasts, and after it where they were replaced."""
+def _with_biases(module: nn.Module, everywhere: bool) -> Iterator[None]:
+    """Biases of zeros for layers that have none, while the context lasts, and after it where they were replaced.
+
+    They are for the layers whose code is not PyTorch's own, or with `everywhere` for all.
+    """
     lent: list[tuple[nn.Module, nn.Parameter]] = []
     for layer in module.modules():
-        weight = layer._parameters.get("weight")
-        if isinstance(layer, nn.Linear | _ConvNd) and weight is not None and layer._parameters.get("bias", 0) is None:
-            size = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-            bias = nn.Parameter(weight.detach().new_zeros(size), requires_grad=weight.requires_grad)
-            layer._parameters["bias"] = bias
-            lent.append((layer, bias))
+        if not lacks_bias(layer) or (runs_as_written(layer) and not everywhere):
+            continue
+        weight: Any = layer.weight
+        size = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        bias = nn.Parameter(weight.detach().new_zeros(size), requires_grad=weight.requires_grad)
+        layer._parameters["bias"] = bias
+        lent.append((layer, bias))
     try:
         yield
     finally:

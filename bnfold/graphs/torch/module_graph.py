@@ -78,6 +78,9 @@ class ModuleGraph(TorchGraph):
         return self.structure.fixed(value) or added
 
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
+        kind = self.kind(node)
+        if isinstance(kind, ops.Linear) and kind.bias is not None:
+            return self.structure.without_bias(node, node.inputs[like]) or super().fits(array, node, like)
         return Refusal(STRUCTURE, f"'{self.name(node)}' has no bias that could take the shift")
 
     def _fitted(self, site: Site) -> Site:

@@ -7,7 +7,8 @@ Decisions. A parameter can be changed if one operator reads it, once, and no oth
 call of a module can be left out if the module is called once, with one tensor, gives one tensor, computes nothing but
 what is left out, and nobody else reads its parameters; an `Identity` then stands in its place. Where such a module
 goes on to call children of its own, one after the other, as a BatchNorm with an activation does, a `Sequential` of
-them does.
+them does. A convolution or linear layer without a bias can be given one where PyTorch's own code runs it, which reads
+it, and once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.reasons import REASONS, Reason
@@ -25,6 +27,7 @@ from bnfold.graphs.torch.index import Index, Node, Value
 from bnfold.graphs.torch.kinds.facts import Facts
 
 STRUCTURE = "structure"
+_LAYERS = ("torch.nn.modules.conv", "torch.nn.modules.linear")
 REASONS.setdefault(
     STRUCTURE,
     Reason(
@@ -47,7 +50,8 @@ class Unit:
 class Structure:
     """A module, the index of its graph, and the calls of its submodules that were recorded with it.
 
-    `members` are, per call of a module, the nodes in it that compute something from the inputs.
+    `members` are, per call of a module, the nodes in it that compute something from the inputs. `wants_biases` says
+    whether a fold was refused because code outside of a layer reads its weight, and perhaps its missing bias as well.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Structure:
         for node in index.nodes:
             for key, _ in node.calls:
                 self.inside.setdefault(key, set()).add(node)
+        self.wants_biases = False
 
     def fixed(self, value: Value) -> Refusal | None:
         """Why a constant cannot be given another value, if it cannot."""
@@ -84,6 +89,18 @@ class Structure:
         if len(value.readers) > 1:
             return _no(f"'{value.target}' is used {len(value.readers)} times, and its uses need not agree")
         return None
+
+    def without_bias(self, node: Node, weight: Value | None) -> Refusal | None:
+        """Why the layer that a node is the call of cannot be given a bias, if it cannot."""
+        home, _, name = (weight.target or "").rpartition(".") if weight else ("", "", "")
+        layer = self.modules.get(home)
+        if layer is not None and name == "weight" and lacks_bias(layer):
+            called = sum(len(self.calls.of(path)) for path in self.names[id(layer)])
+            inside = bool(node.calls) and self.modules.get(node.calls[-1][1]) is layer
+            if runs_as_written(layer) and inside and called == 1:
+                return None
+            self.wants_biases |= not inside
+        return _no("it has no bias that could take the shift")
 
     def units(self, nodes: Sequence[Node]) -> list[Unit] | Refusal:
         """The calls of modules that have to be left out for these nodes to be, which run downward."""
@@ -154,6 +171,20 @@ class Structure:
             if path in wanted:
                 for value in (*self._entering(members), *_leaving(members)):
                     yield path, value
+
+
+def lacks_bias(layer: nn.Module) -> bool:
+    """Whether a layer is of a kind that may have a bias, and has a weight but no bias."""
+    if not isinstance(layer, nn.Linear | _ConvNd) or layer._parameters.get("weight") is None:
+        return False
+    return layer._parameters.get("bias", layer) is None
+
+
+def runs_as_written(layer: nn.Module) -> bool:
+    """Whether a convolution or linear layer runs PyTorch's own code, which reads its bias."""
+    own = all(name not in vars(layer) for name in ("forward", "_conv_forward"))
+    code = (getattr(type(layer), name, None) for name in ("forward", "_conv_forward"))
+    return own and all(item is None or item.__module__ in _LAYERS for item in code)
 
 
 def _leaving(members: Sequence[Node]) -> list[Value]:

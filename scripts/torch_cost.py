@@ -1,0 +1,131 @@
+"""What folding a module costs beyond the torch.export that it takes: ResNet-50, in time and in memory.
+
+    python scripts/torch_cost.py [--rounds N]
+
+Builds the ResNet-50 of the transformers library from its configuration (random weights, nothing is downloaded) and
+takes turns, in an order drawn anew for every round: `torch.export.export(module, ...)` alone, `bnfold.fold` of the
+module, and `bnfold.fold(..., inplace=True)` of a copy of it made beforehand. Python's garbage is collected before each,
+outside of the clock: both leave a graph behind, and whose turn it is to clear it away is chance. Prints a Markdown
+table of medians, and how much of an export a fold takes on top: the median over the rounds of (fold - export) / export.
+
+Memory is the peak of a process of its own, above what it held before, after it has exported the module once: less that
+of a further export, and in terms of the module's weights. It is read where the system is Linux.
+
+Needs the extra `torch` and the dependency group `zoo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+import torch
+import transformers as hf
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import bnfold
+
+INPUTS = {"pixel_values": torch.zeros(1, 3, 224, 224)}
+
+
+def network() -> nn.Module:
+    """ResNet-50 in evaluation mode."""
+    torch.manual_seed(0)
+    return hf.ResNetForImageClassification(hf.ResNetConfig()).eval()
+
+
+def export(module: nn.Module) -> None:
+    torch.export.export(module, (), INPUTS, strict=False)
+
+
+def fold(module: nn.Module) -> None:
+    bnfold.fold(module, example_inputs=INPUTS)
+
+
+def fold_inplace(module: nn.Module) -> None:
+    bnfold.fold(module, example_inputs=INPUTS, inplace=True)
+
+
+RUNS: dict[str, Callable[[nn.Module], None]] = {
+    "torch.export": export,
+    "bnfold.fold": fold,
+    "bnfold.fold, inplace": fold_inplace,
+}
+
+
+def timed(name: str, module: nn.Module) -> float:
+    """Seconds that a run takes; on a copy of the module, where it would change the module."""
+    subject = copy.deepcopy(module) if name.endswith("inplace") else module
+    gc.collect()
+    gc.disable()
+    start = time.perf_counter()
+    RUNS[name](subject)
+    seconds = time.perf_counter() - start
+    gc.enable()
+    return seconds
+
+
+def memory_mib(field: str) -> float:
+    """What this process holds ("VmRSS"), or the most that it has held since the peak was reset ("VmHWM")."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(f"{field}:"))
+
+
+def growth(name: str) -> None:
+    """Print by how many MiB the peak of a run lies above what was held before."""
+    module = network()
+    export(module)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = memory_mib("VmRSS")
+    RUNS[name](module)
+    print(memory_mib("VmHWM") - before)
+
+
+def measured_growth(name: str) -> float:
+    done = subprocess.run([sys.executable, __file__, "--growth", name], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15, help="how often each runs (default: 15)")
+    parser.add_argument("--growth", choices=RUNS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if args.growth:
+        growth(args.growth)
+        return
+    module = network()
+    weights = sum(item.numel() * item.element_size() for item in module.parameters()) / 2**20
+    print(f"{weights:.0f} MiB of weights, {args.rounds} rounds, torch {torch.__version__}\n")
+    for name in RUNS:
+        timed(name, module)
+    order = random.Random(0)  # noqa: S311 - an order, no secret
+    seconds: dict[str, list[float]] = {name: [] for name in RUNS}
+    for _ in range(args.rounds):
+        for name in order.sample(list(RUNS), len(RUNS)):
+            seconds[name].append(timed(name, module))
+    print("| run | time, s | beyond torch.export | peak memory beyond it, in weights |")
+    print("| --- | ---: | ---: | ---: |")
+    base = measured_growth("torch.export") if sys.platform == "linux" else None
+    for name, own in seconds.items():
+        beyond = statistics.median((a - b) / b for a, b in zip(own, seconds["torch.export"], strict=True))
+        memory = "" if base is None else f"{(measured_growth(name) - base) / weights:.2f}"
+        print(f"| {name} | {statistics.median(own):.2f} | {100 * beyond:.0f} % | {memory} |")
+
+
+if __name__ == "__main__":
+    main()
