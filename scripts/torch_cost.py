@@ -8,8 +8,8 @@ module, and `bnfold.fold(..., inplace=True)` of a copy of it made beforehand. Py
 outside of the clock: both leave a graph behind, and whose turn it is to clear it away is chance. Prints a Markdown
 table of medians, and how much of an export a fold takes on top: the median over the rounds of (fold - export) / export.
 
-Memory is the peak of a process of its own, above what it held before, after it has exported the module once: less that
-of a further export, and in terms of the module's weights. It is read where the system is Linux.
+Memory is the peak of a process of its own, above what it held before, after it has folded the module once: less that
+of an export, and in terms of the module's weights. It is read where the system is Linux.
 
 Needs the extra `torch` and the dependency group `zoo`.
 """
@@ -86,7 +86,7 @@ def memory_mib(field: str) -> float:
 def growth(name: str) -> None:
     """Print by how many MiB the peak of a run lies above what was held before."""
     module = network()
-    export(module)
+    fold(module)  # imports, too, are made once
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory_mib("VmRSS")

@@ -217,6 +217,28 @@ def test_inplace_folds_the_module_itself() -> None:
     assert difference(reference(x), module(x)) < 1e-5
 
 
+def test_inplace_keeps_the_parameters_that_an_optimiser_holds() -> None:
+    module = calibrated(lenet())
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    before = dict(module.named_parameters())
+    fold_module(module, torch.randn(IMAGES), ALL, inplace=True)
+    assert all(parameter is before[name] for name, parameter in module.named_parameters())
+    held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    assert held >= {id(parameter) for parameter in module.parameters()}
+
+
+def test_inplace_replaces_what_cannot_be_written_to() -> None:
+    with torch.inference_mode():
+        conv = nn.Conv2d(3, 4, 3).requires_grad_(False)
+    module = nn.Sequential(conv, norm(4))
+    module[0].bias = nn.Parameter(torch.ones(1).expand(4))
+    module, x = calibrated(module), torch.randn(MAPS)
+    with torch.no_grad():
+        expected = module(x)
+        fold_module(module, x, ALL, inplace=True)
+        assert difference(expected, module(x)) < 1e-5
+
+
 def test_only_and_skip() -> None:
     module = calibrated(lenet())
     folded = fold_module(module, torch.randn(IMAGES), FoldOptions(only=("norm[12]",), skip=("*2",)))

@@ -34,11 +34,11 @@ class Blanks:
 
     pairs: dict[int, tuple[nn.Parameter, nn.Parameter]] = field(default_factory=dict)
 
-    def fill(self, blank: Any, known: Known) -> bool:
-        """Give a parameter the values of a folded constant; False if it is no blank."""
-        if self.pairs.pop(id(blank), None) is None:
+    def fill(self, held: Any, known: Known) -> bool:
+        """Give a parameter, blank or not, the values of a folded constant; False if it cannot take them."""
+        if self.pairs.pop(id(held), None) is None and not _can_take(held, known):
             return False
-        known.fill(blank)
+        known.fill(held)
         return True
 
     def fill_rest(self) -> None:
@@ -62,7 +62,9 @@ def copied(module: nn.Module) -> tuple[nn.Module, Blanks]:
             if isinstance(item, torch.Tensor) and not item.is_leaf:
                 memo[id(item)] = item.detach().clone()
         for parameter in submodule._parameters.values():
-            if parameter is not None and id(parameter) not in memo and _has_memory_of_its_own(parameter):
+            if type(parameter) is not nn.Parameter or parameter.numel() < _SMALL or id(parameter) in memo:
+                continue
+            if _is_whole(parameter):
                 blank = nn.Parameter(torch.empty_like(parameter.detach()), requires_grad=parameter.requires_grad)
                 memo[id(parameter)] = blank
                 blanks.pairs[id(blank)] = (blank, parameter)
@@ -100,7 +102,14 @@ def _is_copied_by_its_dict(kind: type[nn.Module]) -> bool:
     return kind.__setstate__ in _SETSTATE and hasattr(kind, "__getstate__")
 
 
-def _has_memory_of_its_own(parameter: nn.Parameter) -> bool:
-    if type(parameter) is not nn.Parameter or parameter.layout is not torch.strided or parameter.numel() < _SMALL:
+def _can_take(held: Any, known: Known) -> bool:
+    if type(held) not in (nn.Parameter, torch.Tensor) or held.is_inference() or not _is_whole(held):
         return False
-    return parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
+    return bool(held.dtype is known.dtype and tuple(held.shape) == known.folded_shape)
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has memory of its own, each element in one place."""
+    if tensor.layout is not torch.strided:
+        return False
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()

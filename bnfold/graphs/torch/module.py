@@ -35,9 +35,9 @@ def fold_module(
     """Fold every site that the options choose and that the module's structure can carry.
 
     The module is traced by torch.export on `example_inputs`: a tensor, a tuple of positional arguments or a mapping of
-    named ones; `dynamic_shapes` is handed on to it. The result is a copy of the module, or the module itself with
-    `inplace`. BatchNorms that folded are Identities, weights and biases are new, all else is as it was; with
-    `assume_eval` the result is in evaluation mode.
+    named ones; `dynamic_shapes` is handed on to it. The result is a copy of the module, or with `inplace` the module
+    itself, whose parameters, as an optimiser holds them, then take new values. BatchNorms that folded are Identities,
+    weights and biases are new, all else is as it was; with `assume_eval` the result is in evaluation mode.
 
     Raises:
         ModelError: if the module cannot be traced or copied, or has lazy layers that were never run.
