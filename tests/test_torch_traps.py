@@ -178,6 +178,11 @@ TRAPS = [
         ["backward"],
     ),
     Trap(
+        "conv with code of its own and of width 1",
+        code(lambda m, x: m.b(m.c(x)), c=Padding(4, 1, 3, bias=False), b=norm(1)),
+        ["backward"],
+    ),
+    Trap(
         "conv with code of its own that reads no bias",
         code(lambda m, x: m.b(m.c(x)), c=Unbiased(4, 4, 3, bias=False), b=norm()),
         STAYS,

@@ -8,7 +8,7 @@ its weight, and a bias is missed there, the module is traced again with biases i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,10 +62,10 @@ def fold_module(
 
     with _in_evaluation(result, options.assume_eval):
         for everywhere in (False, True):
-            with _with_biases(result, everywhere):
+            with _with_biases(result, everywhere) as lent:
                 run = folded()
                 if everywhere or not run.graph.structure.wants_biases:
-                    _write(run.graph, result, blanks)
+                    _write(run.graph, result, blanks, lent)
                     break
     return Folded(result, run.sites, run.graph.before, run.graph.count())
 
@@ -87,7 +87,7 @@ def _in_evaluation(module: nn.Module, keep: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _with_biases(module: nn.Module, everywhere: bool) -> Iterator[None]:
+def _with_biases(module: nn.Module, everywhere: bool) -> Iterator[list[nn.Parameter]]:
     """Biases of zeros for layers that have none, while the context lasts, and after it where they were replaced.
 
     They are for the layers whose code is not PyTorch's own, or with `everywhere` for all.
@@ -102,15 +102,16 @@ def _with_biases(module: nn.Module, everywhere: bool) -> Iterator[None]:
         layer._parameters["bias"] = bias
         lent.append((layer, bias))
     try:
-        yield
+        yield [bias for _, bias in lent]
     finally:
         for layer, bias in lent:
             if layer._parameters["bias"] is bias:
                 layer._parameters["bias"] = None
 
 
-def _write(graph: ModuleGraph, module: nn.Module, blanks: Blanks) -> None:
-    """Carry out in the module what the plans changed in its graph, and fill in the rest."""
+def _write(graph: ModuleGraph, module: nn.Module, blanks: Blanks, lent: Iterable[nn.Parameter]) -> None:
+    """Carry out in the module what the plans changed in its graph, and fill in the rest; `lent` are to be replaced."""
+    replaced = {id(parameter) for parameter in lent}
     for (node, position), value in graph.changed.items():
         if node in graph.gone or node.inputs[position] is not value:
             continue
@@ -119,7 +120,8 @@ def _write(graph: ModuleGraph, module: nn.Module, blanks: Blanks) -> None:
             raise KeyError(f"a constant of '{node.name}' was folded and is gone")
         home, _, name = known.name.rpartition(".")
         layer = module.get_submodule(home)
-        if not blanks.fill(getattr(layer, name), known):
+        held = getattr(layer, name)
+        if id(held) in replaced or not blanks.fill(held, known):
             setattr(layer, name, known.tensor())
     blanks.fill_rest()
     for node in graph.gone:
