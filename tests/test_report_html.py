@@ -110,10 +110,10 @@ def test_every_part_of_a_conversion_is_there() -> None:
         "2.35 MB 2.30 MB −1.9 %",  # noqa: RUF001
         "12.35 ms 9.50 ms −23.0 %",  # noqa: RUF001
         "200 timed runs of each model",
-        "verified: the folded model is the same function",
+        "Verified: the folded model is the same function",
         "Noise floor 1.0e-06",
         "the file x.npy",
-        "the weights are in another file",
+        "The weights are in another file.",
         "Somebody else reads it. What to do: Nothing helps.",
         "a processor, 2 cores",
         "ab" * 32,
@@ -136,7 +136,7 @@ def test_every_part_of_a_conversion_is_there() -> None:
         (INSPECTED, ("1 of 4", "BatchNorms that would fold", "would fold"), ("Faster?", "Same function?", "after")),
         (
             replace(INSPECTED, sites=(), before=Counts(0, 3, 1, 40)),
-            ("None found", "no BatchNorm found"),
+            ("None found", "No BatchNorm found"),
             ("Every BatchNorm", "Why BatchNorms stay"),
         ),
         (replace(CONVERTED, verification=None, latency=()), ("Not checked", "Not measured"), ("NOT verified",)),
@@ -324,6 +324,8 @@ def test_every_distribution_can_be_drawn(row: Latency) -> None:
 
 def test_what_cannot_be_drawn_is_left_out() -> None:
     assert charts.distribution(FASTER) == ""
+    seldom = replace(FASTER, runs=3, before_quantiles_ms=QUANTILES, after_quantiles_ms=QUANTILES)
+    assert charts.distribution(seldom) == ""
     assert charts.ratio(replace(FASTER, ci95=(float("nan"), 1.0))) == ""
     assert charts.growth([0.0, 1e-3]) == ""
     assert charts.error_limits([replace(OUTPUT, max_abs=0.0, tolerance=0.0, noise_floor=0.0)]) is None

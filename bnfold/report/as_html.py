@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,7 +19,7 @@ from pathlib import PurePath
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bnfold.report import charts, drawing, measures, tiles, words
 from bnfold.results import Comparison, Latency, Report, Site, Verification
@@ -26,8 +27,9 @@ from bnfold.results import Comparison, Latency, Report, Site, Verification
 MOST_DRAWN = 500
 _MOST_OPEN = 12  # operators in a drawing that is shown at once
 
-_ROLES_FOLDED = {"site": "goes", "absorbs": "takes it in: its constants change", "crossed": "is crossed, unchanged"}
-_ROLES_KEPT = {"site": "stays", "blocks": "is in the way", "beside": "neighbour"}
+_BEFORE_UNIT = re.compile(r"(\d) (%|ms|MB|kB)")
+_ROLES = {"absorbs": "takes it in: its constants change", "crossed": "is crossed and does not change"}
+_ROLES |= {"blocks": "is in the way", "beside": "between them"}
 
 
 def dumps(result: Report | Comparison) -> str:
@@ -41,6 +43,7 @@ def dumps(result: Report | Comparison) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["sentence"] = _sentence
     script = _resource("script.js")
     return environment.get_template("page.html").render(
         style=Markup(_resource("style.css")),  # noqa: S704 - the package's own
@@ -55,6 +58,12 @@ def dumps(result: Report | Comparison) -> str:
 
 def _resource(name: str) -> str:
     return files("bnfold.report").joinpath("templates", name).read_text("utf-8")
+
+
+def _sentence(text: str) -> Markup:
+    """A sentence of this package's: with a capital, a full stop, and no line break before a unit."""
+    text = words.printable(text[:1].upper() + text[1:]).rstrip(".") + "."
+    return Markup(_BEFORE_UNIT.sub("\\1&nbsp;\\2", str(escape(text))))  # noqa: S704 - escaped here
 
 
 def _finalized(value: Any) -> Any:
@@ -142,7 +151,7 @@ def _latency(latency: tuple[Latency, ...], names: tuple[str, str]) -> list[dict[
         {
             "of": row,
             "setting": words.setting(row),
-            "sentence": words.latency(row, before, after),
+            "sentence": words.latency(row, before, after).removeprefix(f"{words.setting(row)}: "),
             "names": names,
             "measures": measures.of_latency(row),
             "distribution": _chart(charts.distribution(row), f"d{at}"),
@@ -176,6 +185,18 @@ class _Symbol:
     drawing: drawing.Drawing
 
 
+def _role(site: Site, at: int) -> str:
+    """What an operator of a site's drawing has to do with it, in words."""
+    item = site.operators[at]
+    if item.role == "site":
+        return "goes" if site.folded else "stays"
+    read_on = any(at in other.reads for other in site.operators)
+    if item.role == "beside" and not read_on and any(site.operators[read].role == "blocks" for read in item.reads):
+        return "reads the same value"
+    more = f", and {words.counted(item.readers_outside, 'other')} read its value too" if item.readers_outside else ""
+    return _ROLES[item.role] + (more if item.role == "blocks" else "")
+
+
 class _Gallery:
     """The drawings of a page, each shape once."""
 
@@ -190,12 +211,11 @@ class _Gallery:
     def row(self, site: Site) -> dict[str, Any]:
         """All that the page says of one site."""
         drawn = bool(site.operators) and next(self._rows) < MOST_DRAWN
-        roles = _ROLES_FOLDED if site.folded else _ROLES_KEPT
         return {
             "site": site,
             "pictures": list(self._pictures(site)) if drawn else [],
             "open": len(site.operators) <= _MOST_OPEN,
-            "operators": [(item, roles.get(item.role, "")) for item in site.operators],
+            "operators": [(item, _role(site, at)) for at, item in enumerate(site.operators)],
             "later": self._later(site),
         }
 

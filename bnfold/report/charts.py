@@ -2,7 +2,7 @@
 
 Decisions. Colours are stand-ins that become CSS variables, so that a chart follows the page from light to dark. Text
 stays text, in the page's face. No chart holds a name from a model: names stand beside it as HTML, where they can wrap.
-Every chart is about 400 px wide, so that it needs no shrinking on a phone.
+Every chart is about 340 px wide, so that it needs no shrinking on a phone.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-_WIDTH = 400
+_WIDTH = 340
 _POINTS_PER_INCH = 72
 _MARGIN = 22  # px, room for half a label of the axis
 _BELOW = 36  # px for the labels of the horizontal axis
 _COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "before": "#040404", "after": "#050505"}
 _COLOURS |= {"bad": "#060606", "good": "#070707"}
-_BINS = 40
+_LEAST_RUNS = 10
+_LEAST_BINS, _MOST_BINS = 8, 40
 _REACH = 4
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bnfold",
     "text.parse_math": False,
-    "font.size": 11.0,
+    "font.size": 10.0,
     "axes.edgecolor": _COLOURS["line"],
     "axes.labelcolor": _COLOURS["muted"],
     "axes.linewidth": 0.8,
@@ -53,13 +54,14 @@ _STYLE: dict[Any, Any] = {
 
 
 def distribution(row: Latency) -> str:
-    """How the times of single runs of both models are spread; empty where their quantiles are not known."""
+    """How the times of single runs of both models are spread; empty where their quantiles mean little."""
     both = row.before_quantiles_ms, row.after_quantiles_ms
-    if not all(len(quantiles) == 101 for quantiles in both):
+    if row.runs < _LEAST_RUNS or not all(len(quantiles) == 101 for quantiles in both):
         return ""
     low, high = _range(both)
-    width = (high - low or high * 0.01 or 1.0) / _BINS
-    edges = [low + width * at for at in range(_BINS + 1)]
+    bins = min(_MOST_BINS, max(_LEAST_BINS, row.runs))
+    width = (high - low or high * 0.01 or 1.0) / bins
+    edges = [low + width * at for at in range(bins + 1)]
     with _axes(150) as (axes, svg):
         for quantiles, colour in zip(both, ("before", "after"), strict=True):
             middles = [(a + b) / 2 for a, b in pairwise(quantiles)]

@@ -21,6 +21,7 @@ _SWEEPS = 4
 _CHARACTER = 7.2  # of a 12 px sans-serif face, with room to spare
 _PADDING = 34  # the number of the operator stands in the box too
 _BEND_WIDTH = 8
+_CORNER = 10
 _NAMES = {"BatchNormalization": "BatchNorm"}
 
 
@@ -197,12 +198,13 @@ def _edges(
                 (parent,) = parents[parent]
             points.append((place[parent][0], place[parent][1] + half))
             edges.append(_path(points[::-1]))
+        left, right = x - _width(vertex) / 2 + _CORNER, x + _width(vertex) / 2 - _CORNER
         if vertex.from_outside:
-            shift = -6 if vertex.reads else 0
-            edges.append(_path([(x + shift, y - half - _STUB), (x + shift, y - half)]))
+            at = left if vertex.reads else x
+            edges.append(_path([(at, y - half - _STUB), (at, y - half)]))
         if vertex.to_outside:
-            shift = 6 if any(node in parents[other] for other in parents) else 0
-            edges.append(_path([(x + shift, y + half), (x + shift, y + half + _STUB)]))
+            at = right if any(node in above for above in parents.values()) else x
+            edges.append(_path([(at, y + half), (at, y + half + _STUB)]))
     return tuple(edges)
 
 

@@ -54,7 +54,7 @@ def of_latency(row: Latency) -> tuple[Measure, ...]:
 def _count(label: str, before: int, after: int | None) -> Measure:
     if after is None:
         return Measure(label, str(before), "")
-    return Measure(label, str(before), str(after), _signed(after - before) if after != before else "unchanged")
+    return Measure(label, str(before), str(after), _signed(after - before))
 
 
 def _size(label: str, before: int | None, after: int | None) -> Iterator[Measure]:
@@ -79,15 +79,15 @@ def _percent(before: float, after: float) -> str:
         return ""
     change = after / before - 1
     if abs(change) < _HIDDEN_CHANGE:
-        return "unchanged"
+        return "0.0 %"
     return f"{'+' if change > 0 else '−'}{100 * abs(change):.1f} %"  # noqa: RUF001 - a real minus sign
 
 
 def _signed(number: int) -> str:
-    return f"{'+' if number > 0 else '−'}{abs(number)}"  # noqa: RUF001
+    return f"{number:+d}".replace("-", "−") if number else "0"  # noqa: RUF001
 
 
 def figure(value: float) -> str:
     """About three digits, never in powers of ten."""
-    decimals = 1 if value >= 100 else 2 if value >= 1 else 4
+    decimals = 0 if value >= 1000 else 1 if value >= 100 else 2 if value >= 1 else 4
     return f"{value:.{decimals}f}"

@@ -15,13 +15,17 @@ Tone = Literal["good", "bad", "plain"]
 
 @dataclass(frozen=True)
 class Tile:
-    """One question with its answer; `lines` say how it was come by. `share` is what a bar shows, between 0 and 1."""
+    """One question with its answer; `lines` say how it was come by. `share` is what a bar shows, between 0 and 1.
+
+    `reasons` are those for which sites stay, with how many, the most frequent first.
+    """
 
     question: str
     answer: str
     tone: Tone
     lines: tuple[str, ...] = ()
     share: float | None = None
+    reasons: tuple[tuple[str, int], ...] = ()
 
 
 def of(result: Report | Comparison) -> tuple[Tile, ...]:
@@ -46,10 +50,8 @@ def _folded(report: Report) -> Tile:
     question = "BatchNorms that would fold" if words.is_plan(report) else "BatchNorms folded"
     norms = report.batch_norms
     folded = sum(site.folded for site in norms)
-    reasons = Counter(site.reason for site in report.kept)
-    lines = [*words.summary(report)[1:], *(f"{number} stay: {reason}" for reason, number in reasons.most_common(3))]
-    if len(reasons) > 3:
-        lines.append(f"and {words.counted(len(reasons) - 3, 'other reason')}")
+    reasons = Counter(site.reason or "unsupported" for site in report.kept).most_common()
+    lines = words.summary(report)[1:]
     if not norms:
         chains = [site for site in report.sites if site.op == "affine"]
         if not chains:
@@ -57,7 +59,7 @@ def _folded(report: Report) -> Tile:
         folded, norms = sum(site.folded for site in chains), tuple(chains)
         question = question.replace("BatchNorms", "Hand-written BatchNorms")
     tone: Tone = "good" if folded == len(norms) else "plain"
-    return Tile(question, f"{folded} of {len(norms)}", tone, tuple(lines), folded / len(norms))
+    return Tile(question, f"{folded} of {len(norms)}", tone, lines, folded / len(norms), tuple(reasons))
 
 
 def _equality(verification: Verification, subject: str) -> Tile:

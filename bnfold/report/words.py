@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bnfold.results import Accuracy, Border, Latency, OutputDifference, Report, Site, Verification
+from bnfold.results import Accuracy, Border, Certificate, Latency, OutputDifference, Report, Site, Verification
 
 _OPT_LEVELS = {"disable": "not optimised", "all": "optimised"}
 
@@ -81,6 +81,17 @@ def folded_sentence(site: Site, plan: bool) -> str:
     if site.added_bytes:
         text += f"; adds at most {site.added_bytes} bytes to the file"
     return f"{text}."
+
+
+def certificate(proof: Certificate) -> str:
+    """What running the cut-out of one fold in float64 showed."""
+    if proof.status == "not run" or proof.error is None:
+        return f"the fold alone was not run in float64: {printable(proof.detail or 'nobody says why')}"
+    verdict = "equal to" if proof.status == "proven" else "NOT equal to"
+    figures = f"relative error {error_size(proof.error)}"
+    if proof.rounding is not None:
+        figures += f", its constants rounded by {error_size(proof.rounding)} in the file"
+    return f"run alone in float64, the fold is {verdict} what was there ({figures})"
 
 
 def kept_sentence(site: Site) -> str:
