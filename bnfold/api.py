@@ -296,11 +296,11 @@ def _check_options(options: CheckOptions | None, on_runtime: bool = True) -> Che
     `on_runtime` says whether ONNX Runtime will be needed.
     """
     from bnfold.checks.options import CheckOptions
-    from bnfold.checks.session import resolve_providers
+    from bnfold.checks.session import resolve_options, resolve_providers
 
     options = options or CheckOptions()
     if on_runtime:
-        resolve_providers(options.providers)
+        resolve_options(options.provider_options, resolve_providers(options.providers))
     return options
 
 

@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
-from bnfold.checks.options import CheckOptions, parse_input_shape, parse_range, parse_tolerance
+from bnfold.checks.options import (
+    CheckOptions,
+    parse_batch_sizes,
+    parse_input_shape,
+    parse_provider_option,
+    parse_range,
+    parse_tolerance,
+)
 from bnfold.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -129,7 +136,17 @@ bench_options = _options(
         metavar="S",
         default=_DEFAULTS.bench_seconds,
         show_default=True,
-        help="Seconds of running models, per provider and optimisation level.",
+        help="Most seconds of running models, per provider, optimisation level and batch size; fewer where 5 % of "
+        "difference can be told sooner.",
+    ),
+    click.option(
+        "--batch-sizes", metavar="N,N", help="Batch sizes to measure with.  [default: 1, or what the model fixes]"
+    ),
+    click.option(
+        "--provider-option",
+        multiple=True,
+        metavar="NAME:KEY=VALUE",
+        help="ONNX Runtime's option of a provider, for the measurement: cuda:use_tf32=0; repeatable.",
     ),
 )
 print_options = _options(
@@ -177,10 +194,15 @@ def check_options(
     atol: tuple[str, ...] = (),
     exact_seconds: float = _DEFAULTS.exact_seconds,
     bench_seconds: float = _DEFAULTS.bench_seconds,
+    batch_sizes: str | None = None,
+    provider_option: tuple[str, ...] = (),
 ) -> CheckOptions:
     """The options of the checks as one value; a command passes those that it has."""
     output_rtol = _by_name("--rtol", map(parse_tolerance, rtol))
     output_atol = _by_name("--atol", map(parse_tolerance, atol))
+    provider_options: dict[str, dict[str, str]] = {}
+    for provider, key, value in map(parse_provider_option, provider_option):
+        provider_options.setdefault(provider, {})[key] = value
     return CheckOptions(
         input_shapes=_by_name("--input-shape", map(parse_input_shape, input_shape)),
         input_data=input_data,
@@ -195,6 +217,8 @@ def check_options(
         intra_op_num_threads=intra_op_num_threads,
         exact_seconds=exact_seconds,
         bench_seconds=bench_seconds,
+        batch_sizes=() if batch_sizes is None else parse_batch_sizes(batch_sizes),
+        provider_options=provider_options,
     )
 
 

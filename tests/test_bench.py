@@ -6,6 +6,7 @@ import gc
 import random
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +17,16 @@ import pytest
 from onnx import numpy_helper, parser
 
 from bnfold.checks import bench as bench_module
-from bnfold.checks import contest
+from bnfold.checks import contest, turns
 from bnfold.checks.bench import bench
-from bnfold.checks.contest import Contest, Segment
+from bnfold.checks.bench_feed import bench_feed
+from bnfold.checks.contest import Contest
 from bnfold.checks.feed import Feed
+from bnfold.checks.finding import Finding, clocks_of, find
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Session, open_session
-from bnfold.checks.stats import RatioEstimate, median_ratio, verdict
+from bnfold.checks.stats import RatioEstimate, median_ratio, minimum_effect, verdict
+from bnfold.checks.turns import ROLES, Role, Segment
 from bnfold.errors import ModelError, UsageError
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -37,12 +41,20 @@ def network(width: int = 8, batch: str = "N") -> bytes:
     return proto.SerializeToString()
 
 
-class Machine:
-    """A clock that only running models and opening sessions move, and sessions whose times are drawn."""
+Drawn = Callable[[random.Random], float]
 
-    def __init__(self, ms: dict[str, Callable[[random.Random], float]], open_ms: float = 1.0, seed: int = 0) -> None:
-        self.ms, self.open_ms = ms, open_ms
-        self.now_ns = 0
+
+class Machine:
+    """Clocks that only running models and opening sessions move, and sessions whose processor times are drawn.
+
+    By the wall clock a run takes `stretch` times as long, which is drawn for each: what others take of the cores.
+    """
+
+    def __init__(
+        self, ms: dict[Role, Drawn], open_ms: float = 1.0, seed: int = 0, stretch: Drawn = lambda _: 1.0
+    ) -> None:
+        self.ms, self.open_ms, self.stretch = ms, open_ms, stretch
+        self.now_ns = self.cpu_ns = 0
         self.random = random.Random(seed)  # noqa: S311 - plays a noisy machine
         self.switches = 0
         self.switch_rate = 0.0  # per second
@@ -57,11 +69,15 @@ class Machine:
     def perf_counter_ns(self) -> int:
         return self.now_ns
 
+    def process_time_ns(self) -> int:
+        return self.cpu_ns
+
     def spend(self, ms: float) -> None:
-        self.now_ns += round(ms * 1e6)
+        self.cpu_ns += round(ms * 1e6)
+        self.now_ns += round(ms * 1e6 * self.stretch(self.random))
         self.switches = int(self.switch_rate * self.perf_counter())
 
-    def open(self, role: str, *, spinning: bool) -> Any:
+    def open(self, role: Role, *, spinning: bool) -> Any:
         self.spend(self.open_ms)
         self.spinning.append(spinning)
 
@@ -74,32 +90,41 @@ class Machine:
         self.most_alive = max(self.most_alive, len(self.alive))
         return opened
 
-    def contest(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0, seed: int = 0) -> Contest:
+    def contest(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        seconds: float = 2.0,
+        seed: int = 0,
+        precise: Callable[[Any, bool], bool] = lambda *_: False,
+    ) -> Contest:
         monkeypatch.setattr(contest, "time", self)
-        monkeypatch.setattr(contest, "_involuntary_switches", lambda: self.switches)
-        monkeypatch.setattr(contest, "os", SimpleNamespace(cpu_count=lambda: 2))
-        return Contest(self.open, lambda session: Feed("", {}), seconds, seed)
+        monkeypatch.setattr(turns, "time", self)
+        monkeypatch.setattr(turns, "_involuntary_switches", lambda: self.switches)
+        monkeypatch.setattr(turns, "usable_cores", lambda: 2)
+        return Contest(self.open, lambda session: Feed("", {}), precise, seconds, seed)
+
+    def finding(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0, seed: int = 0) -> Finding:
+        """What `bench` would find on this machine."""
+
+        def examine(segments: list[Segment], spinning: bool) -> Finding:
+            clocks = turns.CLOCKS[:1] if spinning else turns.CLOCKS
+            return find(segments, clocks, np.random.default_rng(seed))
+
+        entry = self.contest(monkeypatch, seconds, seed, lambda *state: examine(*state).precise)
+        segments = entry.run(lambda _: None)
+        return examine(segments, entry.spinning)
 
 
 class SimpleSession(SimpleNamespace):
     __hash__ = object.__hash__
 
 
-def steady(ms: float, spread: float = 0.05) -> Callable[[random.Random], float]:
+def steady(ms: float, spread: float = 0.05) -> Drawn:
     return lambda rng: ms * rng.lognormvariate(0, spread)
 
 
-def same(ms: float, spread: float = 0.05) -> dict[str, Callable[[random.Random], float]]:
-    return {role: steady(ms, spread) for role in contest.ROLES}
-
-
-def claim(segments: list[Segment], seed: int) -> str:
-    rng = np.random.default_rng(seed)
-    by_opening = bench_module._by_opening
-    return verdict(
-        median_ratio(by_opening(segments, lambda segment: segment.ratios), rng),
-        median_ratio(by_opening(segments, lambda segment: segment.control_ratios), rng),
-    )
+def same(ms: float, spread: float = 0.05) -> dict[Role, Drawn]:
+    return {role: steady(ms, spread) for role in ROLES}
 
 
 # Claims
@@ -117,12 +142,43 @@ def test_claims_are_true_and_differences_are_found(
 ) -> None:
     claims = []
     for seed in range(20):
-        ms = {"original": times(5.0), "control": times(5.0), "folded": times(5.0 * factor)}
-        machine = Machine(ms, seed=seed)
-        claims.append(claim(machine.contest(monkeypatch, seed=seed).run(lambda _: None), seed))
-    assert claims.count(expected) >= 18
-    opposite = {"slower": "faster", "faster": "slower"}.get(expected)
-    assert opposite not in claims
+        ms: dict[Role, Drawn] = {"original": times(5.0), "control": times(5.0), "folded": times(5.0 * factor)}
+        claims.append(Machine(ms, seed=seed).finding(monkeypatch, seed=seed).verdict)
+    assert claims.count(expected) >= 19
+
+
+def crowded(rng: random.Random) -> float:
+    """Two runs in three lose their core to somebody else, for as long as they run and longer."""
+    return rng.uniform(1.5, 6) if rng.random() < 2 / 3 else 1.0
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, "no measurable difference"), (1.1, "slower"), (0.9, "faster")])
+def test_on_a_crowded_machine_the_claims_are_by_processor_time(
+    factor: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = []
+    for seed in range(20):
+        ms: dict[Role, Drawn] = {**same(15.0), "folded": steady(15.0 * factor)}
+        machine = Machine(ms, open_ms=100.0, seed=seed, stretch=crowded)
+        machine.switch_rate = 200.0
+        finding = machine.finding(monkeypatch, seconds=10.0, seed=seed)
+        claims.append(finding.verdict)
+        assert finding.clock == "cpu"
+        assert finding.wall.high / finding.wall.low > finding.ratio.high / finding.ratio.low
+    assert claims.count(expected) >= 19
+
+
+def test_a_clock_that_is_precise_is_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(same(5.0), stretch=lambda rng: rng.uniform(1, 1.1))
+    machine.switch_rate = 200.0
+    assert machine.finding(monkeypatch).clock == "wall"
+    assert False in machine.spinning
+
+
+def test_processor_time_of_a_gpu_or_of_spinning_threads_says_nothing() -> None:
+    assert clocks_of("CPUExecutionProvider", spinning=False) == ("wall", "cpu")
+    assert clocks_of("CPUExecutionProvider", spinning=True) == ("wall",)
+    assert clocks_of("CUDAExecutionProvider", spinning=False) == ("wall",)
 
 
 @pytest.mark.parametrize("open_ms", [1.0, 400.0], ids=["four openings", "one opening"])
@@ -130,14 +186,14 @@ def test_the_luck_of_a_session_is_not_taken_for_a_difference(open_ms: float, mon
     class Lucky(Machine):
         """Every opening of a session is faster or slower than the next by a per cent or so, for good."""
 
-        def open(self, role: str, *, spinning: bool) -> Any:
+        def open(self, role: Role, *, spinning: bool) -> Any:
             self.ms = {**self.ms, role: steady(5.0 * self.random.lognormvariate(0, 0.01))}
             return super().open(role, spinning=spinning)
 
     claims = []
     for seed in range(20):
         machine = Lucky(same(5.0), open_ms=open_ms, seed=seed)
-        claims.append(claim(machine.contest(monkeypatch, seed=seed).run(lambda _: None), seed))
+        claims.append(machine.finding(monkeypatch, seed=seed).verdict)
     assert claims.count("no measurable difference") >= 19
 
 
@@ -158,21 +214,23 @@ def test_the_luck_of_a_session_is_not_taken_for_a_difference(open_ms: float, mon
     ],
 )
 def test_the_rule(ratio: tuple[float, ...], control: tuple[float, ...], expected: str) -> None:
-    assert verdict(RatioEstimate(*ratio, 24, 4), RatioEstimate(*control, 24, 4)) == expected
+    assert verdict(RatioEstimate(*ratio, 24, 4), RatioEstimate(*control, 24, 4), shared=False) == expected
 
 
-def test_with_one_opening_of_the_sessions_a_larger_difference_is_asked_for() -> None:
+def test_with_one_opening_or_on_a_shared_machine_a_larger_difference_is_asked_for() -> None:
     control = RatioEstimate(1.0, 1.0, 1.0, 24, 1)
-    claims = [verdict(RatioEstimate(1.03, 1.02, 1.04, 24, openings), control) for openings in (1, 4)]
-    assert claims == ["no measurable difference", "faster"]
+    cases = ((1, False), (4, False), (4, True))
+    ratio = RatioEstimate(1.03, 1.02, 1.04, 24, 4)
+    claims = [verdict(replace(ratio, openings=openings), control, shared=shared) for openings, shared in cases]
+    assert claims == ["no measurable difference", "faster", "no measurable difference"]
 
 
 def test_a_handful_of_rounds_proves_nothing() -> None:
     few = median_ratio([np.full(5, 2.0)], np.random.default_rng(0))
     enough = median_ratio([np.full(6, 2.0)], np.random.default_rng(0))
     control = RatioEstimate(1.0, 1.0, 1.0, blocks=24, openings=1)
-    assert verdict(few, control) == "no measurable difference"
-    assert verdict(enough, control) == "faster"
+    assert verdict(few, control, shared=False) == "no measurable difference"
+    assert verdict(enough, control, shared=False) == "faster"
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -187,6 +245,34 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert covered >= 180
 
 
+def test_the_minimum_effect_is_found_four_times_in_five() -> None:
+    rng = np.random.default_rng(5)
+
+    def rounds(effect: float) -> tuple[RatioEstimate, RatioEstimate]:
+        before, after, control = rng.normal(0, 0.15, (3, 4, 60)) + np.array([0, effect, 0])[:, None, None]
+        ratios = np.exp(np.stack([before - after, control - after], axis=-1))
+        return median_ratio(list(ratios), rng), median_ratio(list(np.exp(before - control)), rng)
+
+    without = [minimum_effect(*rounds(0.0), shared=True) for _ in range(50)]
+    effects = [effect for effect in without if effect is not None]
+    assert len(effects) == 50
+    effect = float(np.median(effects))
+    assert 0.03 < effect < 0.1
+    found = sum(verdict(*rounds(np.log1p(effect)), shared=True) == "slower" for _ in range(200)) / 200
+    assert 0.65 < found < 0.95
+
+
+def test_the_minimum_effect_is_what_the_rule_asks_for_and_a_little_more() -> None:
+    exact = RatioEstimate(1.3, 1.3, 1.3, 24, 4)
+    even = replace(exact, value=1.0, low=1.0, high=1.0)
+    assert minimum_effect(exact, even, shared=False) == pytest.approx(0.0175)
+    assert minimum_effect(exact, even, shared=True) == pytest.approx(0.035)
+    assert minimum_effect(exact, replace(even, value=0.9), shared=False) == pytest.approx(1 / 0.9 - 1)
+    wide = RatioEstimate(1.0, 1 / 1.1, 1.1, 24, 4)
+    assert minimum_effect(wide, exact, shared=False) > 1.3 * 1.1 - 1
+    assert minimum_effect(replace(wide, blocks=5), exact, shared=False) is None
+
+
 # The contest
 
 
@@ -197,25 +283,36 @@ def test_time_is_spent_as_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.perf_counter() < 2.0 + 0.3 + 0.1
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < fractions[-1] <= 1
-    runs = {role: sum(len(segment.run_ms[role]) for segment in segments) for role in contest.ROLES}
+    runs = {role: sum(len(segment.runs_ms[role]) for segment in segments) for role in ROLES}
     assert len(set(runs.values())) == 1
     assert runs["original"] * 3 * 5.0 > 1200
 
 
+def test_it_stops_where_it_is_precise_and_goes_on_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    took = {}
+    for spread in (0.02, 0.6):
+        machine = Machine(same(5.0, spread))
+        machine.finding(monkeypatch, seconds=10.0)
+        took[spread] = machine.perf_counter()
+    assert took[0.02] < 3.0
+    assert 10.0 <= took[0.6] < 10.0 * 1.25 + 0.2
+
+
 def test_cheap_sessions_are_opened_again_and_dear_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    for open_ms, openings in ((5.0, 4), (50.0, 3), (400.0, 1)):
+    for open_ms, openings in ((5.0, 4), (100.0, 2), (400.0, 1)):
         machine = Machine(same(5.0), open_ms=open_ms)
         entry = machine.contest(monkeypatch)
         segments = entry.run(lambda _: None)
         assert len({segment.opening for segment in segments}) == openings
-        assert {role: len(times) for role, times in entry.init_ms.items()} == dict.fromkeys(contest.ROLES, openings)
+        for times in (entry.init_ms, entry.first_run_ms):
+            assert {role: len(ms) for role, ms in times.items()} == dict.fromkeys(ROLES, openings)
         assert machine.most_alive <= 3
 
 
 def test_a_model_slower_than_the_budget_is_run_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(same(10_000.0))
     (segment,) = machine.contest(monkeypatch, seconds=1.0).run(lambda _: None)
-    assert len(segment.ratios) == 1
+    assert len(segment.turns_ms) == 1
     assert machine.perf_counter() < 3 * 10 * 5
 
 
@@ -225,12 +322,13 @@ def test_a_fast_model_runs_several_times_a_turn_and_the_first_is_not_counted(mon
         machine.warm_until = machine.perf_counter_ns() + (300_000 if cold else 100_000)
         return 0.3 if cold else 0.1
 
-    machine = Machine(dict.fromkeys(contest.ROLES, after_another))
+    machine = Machine(dict.fromkeys(ROLES, after_another))
     machine.warm_until = -1
-    times: list[float] = []
-    for segment in machine.contest(monkeypatch, seconds=0.2).run(lambda _: None):
-        times += segment.run_ms["folded"]
-    assert set(times) == {0.1}
+    segments = machine.contest(monkeypatch, seconds=0.2).run(lambda _: None)
+    assert {clock: set(turns.runs_ms(segments, "folded", clock)) for clock in turns.CLOCKS} == {
+        "wall": {0.1},
+        "cpu": {0.1},
+    }
 
 
 def test_turns_are_in_random_order_and_without_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +347,7 @@ def test_turns_are_in_random_order_and_without_garbage_collection(monkeypatch: p
     segments = entry.run(lambda _: machine.__setattr__("collected_while_running", False))
     assert not machine.collected_while_running
     assert gc.isenabled()
-    timed = order[-3 * sum(len(segment.ratios) for segment in segments) :]
+    timed = order[-3 * sum(len(segment.turns_ms) for segment in segments) :]
     rounds = {tuple(timed[i : i + 3]) for i in range(0, len(timed) - 9, 3)}
     assert len(rounds) >= 4
 
@@ -272,8 +370,10 @@ def test_garbage_collection_is_back_after_an_error(monkeypatch: pytest.MonkeyPat
 def test_on_a_quiet_machine_workers_spin_as_they_do_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(same(5.0))
     machine.switch_rate = 10.0
-    machine.contest(monkeypatch).run(lambda _: None)
+    entry = machine.contest(monkeypatch)
+    entry.run(lambda _: None)
     assert set(machine.spinning) == {True}
+    assert (entry.spinning, entry.dropped) == (True, 0)
 
 
 @pytest.mark.parametrize("sign", ["switches", "scatter"])
@@ -282,9 +382,11 @@ def test_on_a_shared_machine_workers_sleep_and_the_first_segment_is_dropped(
 ) -> None:
     machine = Machine(same(5.0, spread=0.3 if sign == "scatter" else 0.05))
     machine.switch_rate = 200.0 if sign == "switches" else 0.0
-    segments = machine.contest(monkeypatch).run(lambda _: None)
-    assert machine.spinning == [True] * 3 + [False] * 9
-    assert [segment.opening for segment in segments] == [1, 2, 3]
+    entry = machine.contest(monkeypatch)
+    segments = entry.run(lambda _: None)
+    assert machine.spinning == [True] * 3 + [False] * 12
+    assert [segment.opening for segment in segments] == [1, 2, 3, 4]
+    assert (entry.spinning, entry.dropped) == (False, 1)
     assert machine.perf_counter() < 2.0 * 1.25 + 0.2
 
 
@@ -292,10 +394,24 @@ def test_a_disturbance_later_on_costs_its_segment_only(monkeypatch: pytest.Monke
     def disturbed(rng: random.Random) -> float:
         return 5.0 * rng.lognormvariate(0, 0.6 if 0.7 < machine.perf_counter() < 1.1 else 0.02)
 
-    machine = Machine(dict.fromkeys(contest.ROLES, disturbed))
-    segments = machine.contest(monkeypatch).run(lambda _: None)
+    machine = Machine(dict.fromkeys(ROLES, disturbed))
+    entry = machine.contest(monkeypatch)
+    segments = entry.run(lambda _: None)
     assert set(machine.spinning) == {True}
     assert [segment.opening for segment in segments] == [0, 2, 3]
+    assert entry.dropped == 1
+
+
+def test_early_disturbances_that_outweigh_the_rest_put_the_workers_to_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def disturbed(rng: random.Random) -> float:
+        return 5.0 * rng.lognormvariate(0, 0.6 if 0.6 < machine.perf_counter() < 1.5 else 0.02)
+
+    machine = Machine(dict.fromkeys(ROLES, disturbed))
+    entry = machine.contest(monkeypatch, seconds=8.0)
+    segments = entry.run(lambda _: None)
+    assert (entry.spinning, entry.dropped) == (False, 2)
+    assert segments[0].opening == 2
+    assert machine.perf_counter() < 8.0 * 1.25 + 0.2
 
 
 # With ONNX Runtime
@@ -353,6 +469,32 @@ def test_sessions_are_opened_as_the_user_asks(monkeypatch: pytest.MonkeyPatch) -
     assert {entry["intra_op_num_threads"] for entry in asked} == {1}
     assert {entry["tf32"] for entry in asked} == {True}
     assert {entry["deterministic"] for entry in asked} == {False}
+
+
+def test_every_batch_size_is_measured_on_its_own() -> None:
+    rows = bench(network(), network(), CheckOptions(bench_seconds=0.02, batch_sizes=(1, 5)))
+    assert [(row.batch_size, row.opt_level) for row in rows] == [(1, "disable"), (1, "all"), (5, "disable"), (5, "all")]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sizes"),
+    [
+        (network(), {}, {None: 1, 3: 3}),
+        (network(batch="4"), {}, {None: 4, 4: 4}),
+        (network(), {"input_shapes": {"x": (6, 8)}}, {None: 6, 6: 6}),
+    ],
+)
+def test_the_batch_is_the_one_asked_for(model: bytes, options: dict[str, Any], sizes: dict[Any, int]) -> None:
+    session = open_session(model)
+    for batch, rows in sizes.items():
+        assert bench_feed(session, CheckOptions(**options), batch).values["x"].shape == (rows, 8)
+
+
+def test_a_batch_that_is_fixed_cannot_be_another() -> None:
+    with pytest.raises(UsageError, match="batch size 2: the first axis of input 'x' is fixed at 4"):
+        bench(network(batch="4"), network(batch="4"), CheckOptions(bench_seconds=0.02, batch_sizes=(2,)))
+    with pytest.raises(UsageError, match="fixed at 6"):
+        bench_feed(open_session(network()), CheckOptions(input_shapes={"x": (6, 8)}), 2)
 
 
 def test_inputs_that_cannot_be_made_up_come_from_the_user(tmp_path: Path) -> None:

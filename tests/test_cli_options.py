@@ -38,6 +38,7 @@ SAME_SPEED = Latency(
     after_p90_ms=1.0,
     after_p99_ms=1.0,
     runs=10,
+    minimum_effect=0.04,
 )
 REPORT = Report(
     version="1",
@@ -167,7 +168,14 @@ TOLERANCES = [
     (["--rtol", "1e-3", "--rtol", "y:1e-2"], {"rtol": 1e-3, "output_rtol": {"y": 1e-2}}),
     (["--atol", "y:0", "--atol", "1e-6"], {"atol": 1e-6, "output_atol": {"y": 0.0}}),
 ]
-BENCH = [(["--bench-seconds", "0.5"], {"bench_seconds": 0.5})]
+BENCH = [
+    (["--bench-seconds", "0.5"], {"bench_seconds": 0.5}),
+    (["--batch-sizes", "8, 1,8"], {"batch_sizes": (8, 1)}),
+    (
+        ["--provider-option", "cuda:use_tf32=0", "--provider-option", "cuda:x=a=b", "--provider-option", "dml:d=1"],
+        {"provider_options": {"cuda": {"use_tf32": "0", "x": "a=b"}, "dml": {"d": "1"}}},
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +220,10 @@ def test_inspect_passes_its_options(api: Install) -> None:
         ["--providers", ""],
         ["--intra-op-num-threads", "0"],
         ["--bench-seconds", "0"],
+        ["--batch-sizes", "1,-2"],
+        ["--batch-sizes", "1,"],
+        ["--provider-option", "use_tf32=0"],
+        ["--provider-option", "cuda:use_tf32"],
         ["--report", "x.pdf"],
         ["--report", "x.txt"],
         ["--report", "/no/such/folder/x.json"],
@@ -285,7 +297,7 @@ def test_verbose_shows_the_traceback_of_an_internal_error(api: Install) -> None:
         (["convert", "in.onnx"], REPORT, "1 of 2 BatchNorms folded\n"),
         (["inspect", "in.onnx"], INSPECTED, "1 of 2 BatchNorms would fold\n"),
         (["verify", "a.onnx", "b.onnx"], VERIFIED, "verified: the two models are the same function"),
-        (["bench", "a.onnx", "b.onnx"], (SAME_SPEED,), "no measurable difference (ratio 1.000"),
+        (["bench", "a.onnx", "b.onnx"], (SAME_SPEED,), "no measurable difference of 4.0 % or more (ratio 1.000"),
     ],
 )
 def test_success_prints_the_report_to_stdout_and_quiet_prints_nothing(

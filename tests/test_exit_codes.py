@@ -90,6 +90,10 @@ BAD_USES = {
     "convert good.onnx --providers abacus": "execution provider 'abacus' is not available here",
     "verify good.onnx good.onnx --providers abacus": "execution provider 'abacus' is not available here",
     "bench good.onnx good.onnx --providers cpu,abacus": "execution provider 'abacus' is not available here",
+    "bench good.onnx good.onnx --provider-option cuda:use_tf32=0": "provider options for 'cuda', which is not among "
+    "the providers to run on: name it there",
+    "bench good.onnx good.onnx --input-shape 3,8,4,4 --batch-sizes 2": "batch size 2: the first axis of input 'x' is "
+    "fixed at 3; export the model with a free batch",
     "convert good.onnx --input-shape 1x": "cannot read the input shape '1x': write it as x:1,3,224,224 or 1x3x224x224",
     "convert good.onnx --input-shape x:1,-3": "cannot read the input shape 'x:1,-3'",
     "convert good.onnx --input-shape z:1,8,4,4": "input shape given for 'z', which is no input: the model has x",

@@ -16,6 +16,7 @@ from bnfold.results import (
     Accuracy,
     Comparison,
     Counts,
+    Environment,
     Latency,
     OutputDifference,
     Report,
@@ -51,6 +52,7 @@ FASTER = Latency(
     after_p90_ms=10.0,
     after_p99_ms=11.0,
     runs=200,
+    minimum_effect=0.023,
 )
 SAME_SPEED = replace(FASTER, opt_level="all", ratio=1.002, ci95=(0.99, 1.01), verdict="no measurable difference")
 CONVERTED = Report(
@@ -111,6 +113,9 @@ latency [ms]        before  after  ratio      95 % CI  verdict
 ───────────────────────────────────────────────────────────────────────────────
 CPU, not optimised   12.35   9.50  1.299  1.281-1.312  faster
 CPU, optimised       12.35   9.50  1.002  0.990-1.010  no measurable difference
+
+CPU, not optimised: the folded model is faster, 1.299 times the speed of the original (95 % interval 1.281 to 1.312)
+CPU, optimised: no measurable difference of 2.3 % or more (ratio 1.002, 95 % interval 0.990 to 1.010; the original against itself 0.991 to 1.011)
 
 written: models/net.folded.onnx
 """  # noqa: E501 - the line is as long as it is printed
@@ -211,9 +216,78 @@ def test_a_benchmark_says_in_words_what_its_numbers_mean() -> None:
     text = render(Comparison("1", "a.onnx", "b.onnx", latency=(FASTER, SAME_SPEED)), PIPE)
     assert (
         "CPU, not optimised: b.onnx is faster, 1.299 times the speed of a.onnx (95 % interval 1.281 to 1.312)\n"
-        "CPU, optimised: no measurable difference (ratio 1.002, 95 % interval 0.990 to 1.010; "
+        "CPU, optimised: no measurable difference of 2.3 % or more (ratio 1.002, 95 % interval 0.990 to 1.010; "
         "a.onnx against itself 0.991 to 1.011)\n"
     ) in text
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence", "cell"),
+    [
+        (replace(SAME_SPEED, minimum_effect=0.05), "no measurable difference of 5.0 % or more (", SAME_SPEED.verdict),
+        (
+            replace(SAME_SPEED, minimum_effect=0.21),
+            "no measurable difference, but not measured well enough to tell less than 21 % (",
+            "not measured well",
+        ),
+        (replace(SAME_SPEED, minimum_effect=None), "too few runs to tell anything (", "not measured well"),
+        (replace(SAME_SPEED, clock="cpu"), "difference of 2.3 % or more by processor time (", SAME_SPEED.verdict),
+        (replace(FASTER, clock="cpu"), "1.299 times the speed of a by processor time (", "faster"),
+        (replace(FASTER, batch_size=8), "CPU, not optimised, batch 8: b is faster", "faster"),
+    ],
+)
+def test_what_was_not_measured_well_is_not_called_equal(row: Latency, sentence: str, cell: str) -> None:
+    assert sentence in words.latency(row, "a", "b")
+    assert words.latency_verdict(row) == cell
+
+
+def test_what_disturbed_a_measurement_is_said() -> None:
+    assert words.disturbance((FASTER, SAME_SPEED)) is None
+    asleep = replace(SAME_SPEED, segments=16, disturbed_segments=1, sleeping_workers=True, clock="cpu")
+    line = words.disturbance((replace(FASTER, segments=4), asleep))
+    assert line == (
+        "other programs took the cores while latency was measured: 1 of 20 segments dropped, "
+        "worker threads slept instead of spinning, processor time is compared where it says so"
+    )
+    for text in (
+        render(CONVERTED.with_(latency=(asleep,)), PIPE),
+        as_markdown.dumps(CONVERTED.with_(latency=(asleep,))),
+    ):
+        assert "1 of 16 segments dropped" in text
+        assert "| CPU, optimised, processor time |" in text or "CPU, optimised, processor time  " in text
+
+
+def test_what_models_cost_beside_latency_stands_in_a_table_of_its_own() -> None:
+    row = replace(
+        FASTER,
+        file_before_bytes=2_345_678,
+        file_after_bytes=2_300_000,
+        first_run_before_ms=31.0,
+        first_run_after_ms=30.0,
+        memory_before_bytes=12_000_000,
+        memory_after_bytes=11_000_000,
+    )
+    text = render(Comparison("1", "a.onnx", "b.onnx", latency=(row, SAME_SPEED)), PIPE)
+    rows = [line.split() for line in text.splitlines()[2:6]]
+    assert [cells[-2:] for cells in rows] == [
+        ["2.35", "2.30"],
+        ["120.4", "95.00"],
+        ["31.00", "30.00"],
+        ["12.00", "11.00"],
+    ]
+    assert "| peak memory [MB], CPU, not optimised | 12.00 | 11.00 |" in as_markdown.dumps(
+        Comparison("1", "a.onnx", "b.onnx", latency=(row,))
+    )
+
+
+def test_the_machine_is_named_where_every_detail_is() -> None:
+    where = Environment("Linux-6", "Some CPU", 2, 4.25, "3.11.7", "2.3.0", "1.31.1")
+    line = "Some CPU, 2 cores, load 4.2; Linux-6; Python 3.11.7, NumPy 2.3.0, ONNX Runtime 1.31.1"
+    report = CONVERTED.with_(environment=where)
+    assert line in render(report, PIPE, verbose=True)
+    assert line not in render(report, PIPE)
+    assert line in as_markdown.dumps(Comparison("1", "a", "b", latency=(FASTER,), environment=where))
+    assert json.loads(as_json.dumps(report))["environment"]["load"] == 4.25
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "utf-16"])

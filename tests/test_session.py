@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from bnfold.checks import bfloat16, session
-from bnfold.checks.session import TensorInfo, open_session, resolve_providers
+from bnfold.checks.session import TensorInfo, open_session, resolve_options, resolve_providers
 from bnfold.errors import MissingDependency, ModelError, UsageError
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -229,6 +229,50 @@ def test_tf32_on_cuda_is_what_was_asked(provider: str, tf32: bool, flag: str, mo
     chain = runtime.asked["providers"]
     assert chain[-1] == "CPUExecutionProvider"
     assert dict(entry for entry in chain if isinstance(entry, tuple))["CUDAExecutionProvider"]["use_tf32"] == flag
+
+
+CUDA_MEASURED = {"use_tf32": "1", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+CUDA_VERIFIED = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "measured", "own", "chain"),
+    [
+        ("CUDAExecutionProvider", True, {}, [("CUDAExecutionProvider", CUDA_MEASURED)]),
+        ("CUDAExecutionProvider", False, {}, [("CUDAExecutionProvider", CUDA_VERIFIED)]),
+        (
+            "CUDAExecutionProvider",
+            True,
+            {"use_tf32": "0", "device_id": "1"},
+            [("CUDAExecutionProvider", {**CUDA_MEASURED, "use_tf32": "0", "device_id": "1"})],
+        ),
+        (
+            "TensorrtExecutionProvider",
+            True,
+            {"trt_fp16_enable": "1"},
+            [("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}), ("CUDAExecutionProvider", CUDA_MEASURED)],
+        ),
+        ("DmlExecutionProvider", True, {}, ["DmlExecutionProvider"]),
+        ("DmlExecutionProvider", True, {"device_id": "1"}, [("DmlExecutionProvider", {"device_id": "1"})]),
+    ],
+)
+def test_a_provider_is_set_to_what_is_asked_and_says_so(
+    provider: str, measured: bool, own: dict[str, str], chain: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = FakeRuntime(starts=True)
+    monkeypatch.setattr(session, "_onnxruntime", lambda: runtime)
+    opened = open_session(b"", provider, tf32=measured, deterministic=not measured, provider_options=own)
+    assert runtime.asked["providers"] == [*chain, "CPUExecutionProvider"]
+    assert opened.provider_options == (chain[0][1] if isinstance(chain[0], tuple) else {})
+
+
+def test_options_are_for_providers_to_run_on() -> None:
+    running = ("CPUExecutionProvider", "CUDAExecutionProvider")
+    assert resolve_options({"Cuda": {"use_tf32": "0"}}, running) == {"CUDAExecutionProvider": {"use_tf32": "0"}}
+    with pytest.raises(UsageError, match="'tensorrt', which is not among the providers"):
+        resolve_options({"tensorrt": {"a": "b"}}, running)
+    with pytest.raises(UsageError, match="CPU provider has none"):
+        resolve_options({"cpu": {"a": "b"}}, running)
 
 
 @pytest.mark.parametrize(("level", "expected"), [("disable", "none"), ("all", "all")])

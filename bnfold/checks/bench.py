@@ -1,128 +1,157 @@
 """Which of two models is faster, and is the difference real?
 
-`contest` lets the models take turns; `stats` turns the rounds into a ratio, an interval and a verdict.
+`contest` lets the models take turns; `finding` says what that proves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bnfold.checks.contest import Contest, Role, Segment
-from bnfold.checks.feeds import Feed, make_feeds
+from bnfold.checks.bench_feed import bench_feed
+from bnfold.checks.contest import Contest
+from bnfold.checks.finding import Finding, clocks_of, find
 from bnfold.checks.options import CheckOptions
-from bnfold.checks.session import ModelFile, OptLevel, Session, open_session, resolve_providers
-from bnfold.checks.stats import median_ratio, verdict
-from bnfold.errors import ModelError
+from bnfold.checks.session import ModelFile, OptLevel, Session, open_session, resolve_options, resolve_providers
+from bnfold.checks.turns import Role, Segment, runs_ms
 from bnfold.results import Latency
 
 Progress = Callable[[str, float], None]
 """Called with the name of the stage and the fraction of it that is done, 0 to 1."""
 
-_LEVELS: tuple[OptLevel, ...] = ("disable", "all")
+LEVELS: tuple[OptLevel, ...] = ("disable", "all")
 _LABELS: Mapping[Role, str] = {"original": "the original", "folded": "the folded model", "control": "the original"}
 
 
-def bench(
-    original: ModelFile, folded: ModelFile, options: CheckOptions, *, progress: Progress | None = None
-) -> tuple[Latency, ...]:
-    """Time both models on every provider of `options`, without graph optimisations and with all of them.
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: one row of the result."""
 
-    Each combination takes `options.bench_seconds`, a quarter more on a machine that others use too, plus the time to
-    open three sessions and warm them up; it is longer where a few runs of each model are. The input is a drawn one, of
-    batch 1 where the batch is free, or the user's where none can be drawn. ORT must be able to load both models safely
-    without optimisations (see `verify`).
+    provider: str
+    opt_level: OptLevel
+    batch_size: int | None
+    provider_options: Mapping[str, str]
+
+
+def bench(
+    original: ModelFile,
+    folded: ModelFile,
+    options: CheckOptions,
+    *,
+    levels: Sequence[OptLevel] = LEVELS,
+    progress: Progress | None = None,
+) -> tuple[Latency, ...]:
+    """Time both models on every provider and batch size of `options`, without graph optimisations and with all of them.
+
+    Each combination takes `options.bench_seconds` at most, a quarter more on a machine that others use too, plus the
+    time to open three sessions and warm them up; it is longer where a few runs of each model are, and shorter, two
+    seconds on a quiet machine, where 5 % of difference would have been found by then. The input is a drawn one, of
+    batch 1 where the batch is free and none is asked for, or the user's where none can be drawn. ORT must be able to
+    load both models safely without optimisations (see `verify`).
 
     Raises:
         UsageError: if an option does not fit the model or the machine.
         ModelError: if ORT cannot load or run one of the models.
         MissingDependency: if ORT is not installed.
     """
-    combinations = [(provider, level) for provider in resolve_providers(options.providers) for level in _LEVELS]
+    providers = resolve_providers(options.providers)
+    own = resolve_options(options.provider_options, providers)
+    settings = [
+        Setting(provider, level, batch, own.get(provider, {}))
+        for provider in providers
+        for batch in options.batch_sizes or (None,)
+        for level in levels
+    ]
     results = []
-    for number, (provider, level) in enumerate(combinations):
+    for number, setting in enumerate(settings):
 
         def advance(fraction: float, number: int = number) -> None:
             if progress is not None:
-                progress("bench", (number + fraction) / len(combinations))
+                progress("bench", (number + fraction) / len(settings))
 
-        def opener(role: Role, *, spinning: bool, provider: str = provider, level: OptLevel = level) -> Session:
-            return open_session(
-                folded if role == "folded" else original,
-                provider,
-                level,
-                intra_op_num_threads=options.intra_op_num_threads,
-                tf32=True,
-                deterministic=False,
-                spinning=spinning,
-                label=_LABELS[role],
-            )
-
-        contest = Contest(opener, lambda session: _runnable_feed(session, options), options.bench_seconds, options.seed)
-        segments = contest.run(advance)
-        results.append(_latency(provider, level, segments, contest.init_ms, np.random.default_rng(options.seed)))
+        results.append(_measure(original, folded, setting, options, advance))
         advance(1.0)
     return tuple(results)
 
 
-def _runnable_feed(session: Session, options: CheckOptions) -> Feed:
-    """A drawn feed on which the original runs, or else the user's first."""
-    feeds = make_feeds(session.inputs, replace(options, check_n=1))
-    for feed in reversed(feeds[1:]):
-        try:
-            session.run(feed.values)
-        except ModelError:
-            continue
-        return feed
-    return feeds[0]
+def _measure(
+    original: ModelFile, folded: ModelFile, setting: Setting, options: CheckOptions, advance: Callable[[float], None]
+) -> Latency:
+    set_to: dict[str, str] = {}
+
+    def opener(role: Role, *, spinning: bool) -> Session:
+        session = open_session(
+            folded if role == "folded" else original,
+            setting.provider,
+            setting.opt_level,
+            intra_op_num_threads=options.intra_op_num_threads,
+            provider_options=setting.provider_options,
+            tf32=True,
+            deterministic=False,
+            spinning=spinning,
+            label=_LABELS[role],
+        )
+        set_to.update(session.provider_options)
+        return session
+
+    def examine(segments: Sequence[Segment], spinning: bool) -> Finding:
+        return find(segments, clocks_of(setting.provider, spinning), np.random.default_rng(options.seed))
+
+    contest = Contest(
+        opener,
+        lambda session: bench_feed(session, options, setting.batch_size),
+        lambda segments, spinning: examine(segments, spinning).precise,
+        options.bench_seconds,
+        options.seed,
+    )
+    segments = contest.run(advance)
+    latency = _latency(setting, options, contest, segments, examine(segments, contest.spinning))
+    return replace(latency, provider_options=tuple(set_to.items()))
 
 
 def _latency(
-    provider: str,
-    level: OptLevel,
-    segments: list[Segment],
-    init_ms: Mapping[Role, list[float]],
-    rng: np.random.Generator,
+    setting: Setting, options: CheckOptions, contest: Contest, segments: Sequence[Segment], finding: Finding
 ) -> Latency:
-    ratio = median_ratio(_by_opening(segments, lambda segment: segment.ratios), rng)
-    control = median_ratio(_by_opening(segments, lambda segment: segment.control_ratios), rng)
-    before_ms = [ms for segment in segments for ms in segment.run_ms["original"]]
-    after_ms = [ms for segment in segments for ms in segment.run_ms["folded"]]
+    before_ms, after_ms = (runs_ms(segments, role, finding.clock) for role in ("original", "folded"))
     before, after = (tuple(np.percentile(times_ms, range(101)).tolist()) for times_ms in (before_ms, after_ms))
+    init, first = contest.init_ms, contest.first_run_ms
     return Latency(
-        provider=provider,
-        opt_level=level,
+        provider=setting.provider,
+        opt_level=setting.opt_level,
         before_ms=before[50],
         after_ms=after[50],
-        ratio=ratio.value,
-        ci95=(ratio.low, ratio.high),
-        init_before_ms=_steady_median([init_ms["original"], init_ms["control"]]),
-        init_after_ms=_steady_median([init_ms["folded"]]),
-        verdict=verdict(ratio, control),
-        control_ratio=control.value,
-        control_ci95=(control.low, control.high),
+        ratio=finding.ratio.value,
+        ci95=finding.ratio.interval,
+        init_before_ms=_steady_median(init["original"], init["control"]),
+        init_after_ms=_steady_median(init["folded"]),
+        verdict=finding.verdict,
+        control_ratio=finding.control.value,
+        control_ci95=finding.control.interval,
         before_p90_ms=before[90],
         before_p99_ms=before[99],
         after_p90_ms=after[90],
         after_p99_ms=after[99],
         runs=len(before_ms),
+        clock=finding.clock,
+        minimum_effect=finding.minimum_effect,
+        wall_ratio=finding.wall.value,
+        wall_ci95=finding.wall.interval,
+        segments=len(segments) + contest.dropped,
+        disturbed_segments=contest.dropped,
+        sleeping_workers=not contest.spinning,
+        openings=len(contest.init_ms["folded"]),
+        seconds=contest.spent_s,
+        first_run_before_ms=_steady_median(first["original"], first["control"]),
+        first_run_after_ms=_steady_median(first["folded"]),
         before_quantiles_ms=before,
         after_quantiles_ms=after,
+        batch_size=setting.batch_size,
+        intra_op_num_threads=options.intra_op_num_threads,
     )
 
 
-def _by_opening(segments: list[Segment], values: Callable[[Segment], Sequence[object]]) -> list[NDArray[np.float64]]:
-    """Values of all segments that ran in the same sessions, together."""
-    openings = dict.fromkeys(segment.opening for segment in segments)
-    return [
-        np.array([value for segment in segments if segment.opening == opening for value in values(segment)], np.float64)
-        for opening in openings
-    ]
-
-
-def _steady_median(times_ms: list[list[float]]) -> float:
+def _steady_median(*times_ms: list[float]) -> float:
     """The median, without the first times, which also read files and start libraries, where there are others."""
     return float(np.median([ms for times in times_ms for ms in times[1:] or times]))

@@ -70,13 +70,17 @@ class Session:
     Attributes:
         inputs, outputs: what the model asks for and gives, in order; initializers that may be overridden are no inputs.
         provider: ORT's name of the execution provider that runs the model.
+        provider_options: what that provider was set to.
         init_ms: time it took to create the session.
     """
 
-    def __init__(self, inner: Any, provider: str, init_ms: float, label: str) -> None:
+    def __init__(
+        self, inner: Any, provider: str, init_ms: float, label: str, provider_options: Mapping[str, str] | None = None
+    ) -> None:
         self._inner = inner
         self._label = label
         self.provider = provider
+        self.provider_options = dict(provider_options or {})
         self.init_ms = init_ms
         self.inputs = tuple(_tensor_info(value) for value in inner.get_inputs())
         self.outputs = tuple(_tensor_info(value) for value in inner.get_outputs())
@@ -183,6 +187,23 @@ def resolve_providers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def resolve_options(options: Mapping[str, Mapping[str, str]], providers: Iterable[str]) -> dict[str, Mapping[str, str]]:
+    """Options by ORT's name of the provider, which is one of `providers`, ORT's names too.
+
+    Raises:
+        UsageError: if options are given for another provider, or for the CPU, which has none.
+    """
+    short = {_short_name(provider): provider for provider in providers if provider != CPU}
+    for name in options:
+        if _short_name(name) == _short_name(CPU):
+            raise UsageError("provider options for cpu: ONNX Runtime's CPU provider has none")
+        if _short_name(name) not in short:
+            raise UsageError(
+                f"provider options for '{name}', which is not among the providers to run on: name it there"
+            )
+    return {short[_short_name(name)]: own for name, own in options.items()}
+
+
 def open_session(
     model: ModelFile,
     provider: str = CPU,
@@ -192,13 +213,15 @@ def open_session(
     tf32: bool = False,
     deterministic: bool = True,
     spinning: bool = True,
+    provider_options: Mapping[str, str] | None = None,
     label: str = "the model",
 ) -> Session:
     """Load `model` on `provider`, given by ORT's name, with graph optimisations off or at their highest level.
 
     `tf32` lets NVIDIA GPUs round float32 factors to 10 bits of mantissa. `deterministic` asks for kernels that give the
-    same bits each time. `spinning` lets worker threads wait busily inside a run, which is ORT's default. `label` is
-    what error messages call the model.
+    same bits each time. `spinning` lets worker threads wait busily inside a run, which is ORT's default.
+    `provider_options` are the provider's own, by ORT's names; they win over the other arguments. `label` is what error
+    messages call the model.
 
     Raises:
         ModelError: if ORT cannot load the model.
@@ -219,12 +242,11 @@ def open_session(
     else:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
+    chain = _provider_chain(provider, tf32, deterministic, provider_options or {})
     start = time.perf_counter_ns()
     try:
         # Without this ORT prints the error of a provider and goes on with the CPU.
-        inner = ort.InferenceSession(
-            source, options, providers=_provider_chain(provider, tf32, deterministic), enable_fallback=0
-        )
+        inner = ort.InferenceSession(source, options, providers=chain, enable_fallback=0)
     except Exception as error:  # ORT's exceptions have no common base class of their own
         raise ModelError(f"ONNX Runtime cannot load {label}: {one_line_reason(error)}") from error
     init_ms = (time.perf_counter_ns() - start) / 1e6
@@ -232,7 +254,7 @@ def open_session(
         raise UsageError(
             f"{provider} is installed but cannot start here: check its driver and libraries, or name another provider"
         )
-    return Session(inner, provider, init_ms, label)
+    return Session(inner, provider, init_ms, label, chain[0][1] if isinstance(chain[0], tuple) else {})
 
 
 def runtime_version() -> str:
@@ -258,17 +280,18 @@ def _short_name(provider: str) -> str:
     return provider.lower().removesuffix("executionprovider")
 
 
-def _provider_chain(provider: str, tf32: bool, deterministic: bool) -> list[Any]:
-    """The provider with its options, then those that take the nodes that it does not know."""
-    cuda = {"use_tf32": str(int(tf32))}
-    if deterministic:
-        cuda["cudnn_conv_algo_search"] = "HEURISTIC"  # the default picks by the clock
-    chains: dict[str, list[Any]] = {
-        CPU: [CPU],
-        _CUDA: [(_CUDA, cuda), CPU],
-        _TENSORRT: [_TENSORRT, (_CUDA, cuda), CPU],
-    }
-    return chains.get(provider, [provider, CPU])
+def _provider_chain(provider: str, tf32: bool, deterministic: bool, own: Mapping[str, str]) -> list[Any]:
+    """The provider with its options, of which `own` win, then those that take the nodes that it does not know."""
+    # Both are set although they may be ORT's defaults, so that they can be recorded. Exhaustive search picks the
+    # algorithm of a convolution by the clock.
+    search = "HEURISTIC" if deterministic else "EXHAUSTIVE"
+    cuda = {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": search}
+    if provider == CPU:
+        return [CPU]
+    if provider == _CUDA:
+        return [(_CUDA, {**cuda, **own}), CPU]
+    first = (provider, dict(own)) if own else provider
+    return [first, (_CUDA, cuda), CPU] if provider == _TENSORRT else [first, CPU]
 
 
 def _tensor_info(value: Any) -> TensorInfo:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfold.report import words
-from bnfold.report.tables import Grid, border_grid, graph_grid, latency_grid, output_grid
-from bnfold.results import Border, Comparison, Latency, Report, Verification
+from bnfold.report.tables import Grid, border_grid, cost_grid, graph_grid, latency_grid, output_grid
+from bnfold.results import Border, Comparison, Environment, Latency, Report, Verification
 
 _RULE = {"l": "---", "r": "---:"}
 
@@ -38,6 +38,7 @@ def _report(report: Report) -> Iterator[str]:
         yield from _verification(report.verification, "the folded model is")
     if report.latency:
         yield from _latency(report.latency, "the original", "the folded model")
+    yield from _environment(report.environment)
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
@@ -48,7 +49,10 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
     if comparison.verification:
         yield from _verification(comparison.verification, "the two models are")
     if comparison.latency:
+        yield from _heading("Cost")
+        yield from _table(cost_grid(comparison.latency))
         yield from _latency(comparison.latency, original, other)
+    yield from _environment(comparison.environment)
 
 
 def _sites(report: Report) -> Iterator[str]:
@@ -108,6 +112,15 @@ def _latency(latency: tuple[Latency, ...], before: str, after: str) -> Iterator[
     yield from _table(latency_grid(latency, tails=True))
     yield ""
     yield from _items(words.latency(row, before, after) for row in latency)
+    disturbance = words.disturbance(latency)
+    if disturbance:
+        yield from _items((disturbance,))
+
+
+def _environment(environment: Environment | None) -> Iterator[str]:
+    if environment is not None:
+        yield from _heading("Machine")
+        yield _text(words.environment(environment))
 
 
 def _heading(text: str) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from bnfold.report.words import error_size, printable, setting
+from bnfold.report import words
+from bnfold.report.words import error_size, printable
 from bnfold.results import Border, Counts, Latency, Report, Verification
 
 _BYTES_PER_MB = 1_000_000
@@ -35,19 +36,46 @@ def graph_grid(report: Report) -> Grid:
 def _graph_cells(counts: Counts | None) -> tuple[str, ...]:
     if counts is None:
         return ("",) * len(_GRAPH_LABELS)
-    megabytes = "" if counts.file_bytes is None else _figure(counts.file_bytes / _BYTES_PER_MB)
-    return str(counts.batch_norms), str(counts.convs), str(counts.linears), str(counts.nodes), megabytes
+    return (
+        str(counts.batch_norms),
+        str(counts.convs),
+        str(counts.linears),
+        str(counts.nodes),
+        _megabytes(counts.file_bytes),
+    )
+
+
+def cost_grid(latency: Iterable[Latency]) -> Grid:
+    """What else than latency two models cost: size, session creation, first runs, memory; as far as it was measured."""
+    rows = tuple(latency)
+    sizes = {(row.file_before_bytes, row.file_after_bytes) for row in rows}
+    cells = [("file size [MB]", *map(_megabytes, pair)) for pair in sizes]
+    for row in rows:
+        cells += [(f"{what}, {words.setting(row)}", before, after) for what, before, after in _costs(row)]
+    return Grid(("", "before", "after"), "lrr", tuple(cell for cell in cells if cell[1] or cell[2]))
 
 
 def _session_rows(latency: Iterable[Latency]) -> list[tuple[str, str, str]]:
     return [
         (
-            f"session creation [ms], {setting(row)}",
+            f"session creation [ms], {words.setting(row)}",
             _figure(row.init_before_ms),
             _figure(row.init_after_ms),
         )
         for row in latency
     ]
+
+
+def _costs(row: Latency) -> Iterator[tuple[str, str, str]]:
+    yield "session creation [ms]", _figure(row.init_before_ms), _figure(row.init_after_ms)
+    if row.first_run_before_ms is not None and row.first_run_after_ms is not None:
+        yield "first run [ms]", _figure(row.first_run_before_ms), _figure(row.first_run_after_ms)
+    if row.memory_before_bytes is not None and row.memory_after_bytes is not None:
+        yield "peak memory [MB]", _megabytes(row.memory_before_bytes), _megabytes(row.memory_after_bytes)
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else _figure(size / _BYTES_PER_MB)
 
 
 def _figure(value: float) -> str:
@@ -111,21 +139,32 @@ def _optional_error(value: float | None) -> str:
 
 
 def latency_grid(latency: Iterable[Latency], *, tails: bool) -> Grid:
-    """The medians with their ratio, interval and verdict; `tails` adds the percentiles and the control."""
+    """The medians with their ratio, interval and verdict; `tails` adds the percentiles, the control and the
+    smallest difference that would have been found.
+    """
     header = ["latency [ms]", "before", "after", "ratio", "95 % CI", "verdict"]
     align = "lrrrrl"
     if tails:
-        header += ["p90 before", "p90 after", "p99 before", "p99 after", "control", "control 95 % CI", "runs"]
-        align += "rrrrrrr"
+        header += [
+            "p90 before",
+            "p90 after",
+            "p99 before",
+            "p99 after",
+            "control",
+            "control 95 % CI",
+            "detects",
+            "runs",
+        ]
+        align += "rrrrrrrr"
     rows = []
     for row in latency:
         cells = [
-            setting(row),
+            words.setting(row) + (", processor time" if row.clock == "cpu" else ""),
             _figure(row.before_ms),
             _figure(row.after_ms),
             f"{row.ratio:.3f}",
             _interval(row.ci95),
-            row.verdict,
+            words.latency_verdict(row),
         ]
         if tails:
             cells += [
@@ -135,6 +174,7 @@ def latency_grid(latency: Iterable[Latency], *, tails: bool) -> Grid:
                 _figure(row.after_p99_ms),
                 f"{row.control_ratio:.3f}",
                 _interval(row.control_ci95),
+                "" if row.minimum_effect is None else words.percentage(row.minimum_effect),
                 str(row.runs),
             ]
         rows.append(tuple(cells))

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.report import words
-from bnfold.report.tables import Grid, border_grid, graph_grid, latency_grid, output_grid
-from bnfold.results import Comparison, Report, Verification
+from bnfold.report.tables import Grid, border_grid, cost_grid, graph_grid, latency_grid, output_grid
+from bnfold.results import Comparison, Environment, Latency, Report, Verification
 
 # Wide enough that no line of a report that goes into a pipe is ever broken or cut.
 _UNBOUNDED = 100_000
@@ -112,10 +112,11 @@ def _report(page: _Page, report: Report, verbose: bool) -> None:
         page.line("not verified: the folded model was not compared with the original", "yellow")
     if report.latency:
         page.gap()
-        page.table(latency_grid(report.latency, tails=verbose))
+        _latency(page, report.latency, ("the original", "the folded model"), verbose)
         page.gap()
     else:
         page.line("latency not measured")
+    _environment(page, report.environment, verbose)
     page.line(f"written: {words.printable(report.output_path)}" if report.output_path else "nothing was written")
 
 
@@ -139,10 +140,25 @@ def _comparison(page: _Page, comparison: Comparison, verbose: bool) -> None:
         page.gap()
         _verdict(page, comparison.verification, "the two models are", verbose)
     if comparison.latency:
-        page.table(latency_grid(comparison.latency, tails=verbose))
+        page.table(cost_grid(comparison.latency))
         page.gap()
         names = words.printable(comparison.original), words.printable(comparison.other)
-        page.lines(words.latency(row, *names) for row in comparison.latency)
+        _latency(page, comparison.latency, names, verbose)
+    _environment(page, comparison.environment, verbose)
+
+
+def _latency(page: _Page, latency: tuple[Latency, ...], names: tuple[str, str], verbose: bool) -> None:
+    page.table(latency_grid(latency, tails=verbose))
+    page.gap()
+    page.lines(words.latency(row, *names) for row in latency)
+    disturbance = words.disturbance(latency)
+    if disturbance:
+        page.line(disturbance, "yellow")
+
+
+def _environment(page: _Page, environment: Environment | None, verbose: bool) -> None:
+    if verbose and environment is not None:
+        page.line(f"machine: {words.environment(environment)}")
 
 
 def _verification(page: _Page, verification: Verification, subject: str, verbose: bool) -> None:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bnfold.results import Accuracy, Border, Certificate, Latency, OutputDifference, Report, Site, Verification
+from bnfold.results import (
+    Accuracy,
+    Border,
+    Certificate,
+    Environment,
+    Latency,
+    OutputDifference,
+    Report,
+    Site,
+    Verification,
+)
 
+# A difference of this size would matter to many who fold BatchNorms.
+_LARGE_EFFECT = 0.05
 _OPT_LEVELS = {"disable": "not optimised", "all": "optimised"}
 
 
@@ -30,8 +43,9 @@ def error_size(value: float) -> str:
 
 
 def setting(row: Latency) -> str:
-    """Where a time was measured: the provider, and whether the runtime's own graph optimisations were on."""
-    return f"{row.provider.removesuffix('ExecutionProvider')}, {_OPT_LEVELS[row.opt_level]}"
+    """Where a time was measured: the provider, whether the runtime's own graph optimisations were on, and the batch."""
+    where = f"{row.provider.removesuffix('ExecutionProvider')}, {_OPT_LEVELS[row.opt_level]}"
+    return where if row.batch_size is None else f"{where}, batch {row.batch_size}"
 
 
 def is_plan(report: Report) -> bool:
@@ -223,9 +237,55 @@ def accuracy(score: Accuracy, *, named: bool) -> str:
 
 def latency(row: Latency, before: str, after: str) -> str:
     """What one row of the benchmark means in words; `before` and `after` name the models."""
-    where = setting(row)
+    clock = " by processor time" if row.clock == "cpu" else ""
     interval = f"95 % interval {row.ci95[0]:.3f} to {row.ci95[1]:.3f}"
-    if row.verdict == "no measurable difference":
-        control = f"{before} against itself {row.control_ci95[0]:.3f} to {row.control_ci95[1]:.3f}"
-        return f"{where}: no measurable difference (ratio {row.ratio:.3f}, {interval}; {control})"
-    return f"{where}: {after} is {row.verdict}, {row.ratio:.3f} times the speed of {before} ({interval})"
+    if row.verdict != "no measurable difference":
+        speed = f"{row.ratio:.3f} times the speed of {before}"
+        return f"{setting(row)}: {after} is {row.verdict}, {speed}{clock} ({interval})"
+    control = f"{before} against itself {row.control_ci95[0]:.3f} to {row.control_ci95[1]:.3f}"
+    figures = f"ratio {row.ratio:.3f}, {interval}; {control}"
+    if row.minimum_effect is None:
+        return f"{setting(row)}: too few runs to tell anything{clock} ({figures})"
+    if row.minimum_effect > _LARGE_EFFECT:
+        unseen = f"not measured well enough to tell less than {percentage(row.minimum_effect)}"
+        return f"{setting(row)}: no measurable difference{clock}, but {unseen} ({figures})"
+    return f"{setting(row)}: no measurable difference of {percentage(row.minimum_effect)} or more{clock} ({figures})"
+
+
+def latency_verdict(row: Latency) -> str:
+    """The verdict in a few words, for a table: never "no difference" where hardly any would have been seen."""
+    if row.verdict != "no measurable difference":
+        return row.verdict
+    if row.minimum_effect is None or row.minimum_effect > _LARGE_EFFECT:
+        return "not measured well"
+    return row.verdict
+
+
+def percentage(fraction: float) -> str:
+    """A share or a difference to two digits: `2.3 %`."""
+    percent = 100 * fraction
+    return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def disturbance(rows: Iterable[Latency]) -> str | None:
+    """What other programs did to a measurement, and what was done about it; None where they did nothing."""
+    rows = tuple(rows)
+    dropped = sum(row.disturbed_segments for row in rows)
+    asleep = any(row.sleeping_workers for row in rows)
+    if not dropped and not asleep:
+        return None
+    parts = [f"{dropped} of {counted(sum(row.segments for row in rows), 'segment')} dropped"]
+    if asleep:
+        parts.append("worker threads slept instead of spinning")
+    if any(row.clock == "cpu" for row in rows):
+        parts.append("processor time is compared where it says so")
+    return f"other programs took the cores while latency was measured: {', '.join(parts)}"
+
+
+def environment(where: Environment) -> str:
+    """The machine and the versions."""
+    load = "" if where.load is None else f", load {where.load:.1f}"
+    return (
+        f"{printable(where.cpu)}, {counted(where.cores, 'core')}{load}; {printable(where.os)}; "
+        f"Python {where.python}, NumPy {where.numpy}, ONNX Runtime {where.onnxruntime}"
+    )
