@@ -24,6 +24,36 @@ def test_it_stays_for_this_reason(case: Kept) -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
+NO_SITES = {
+    "rotary positions": """(T[N,2,3,4] x) => (T[N,2,3,4] y)
+        <T[3,4] cos, T[3,4] sin, int64[2] halves = {2, 2}>
+        { a, b = Split<axis=3>(x, halves) n = Neg(b) r = Concat<axis=3>(n, a) p = Mul(x, cos) q = Mul(r, sin)
+          y = Add(p, q) }""",
+    "a window": "(T[N,8] x) => (T[N,2,4] y) <int64[3] s = {0, 2, 4}, T[2,4] w> { r = Reshape(x, s) y = Mul(r, w) }",
+    "a bias": "(T[N,3,H,W] x) => (T[N,4,h,w] y) <T[4,3,3,3] W, T[4,1,1] b> { c = Conv(x, W) y = Add(c, b) }",
+    "a rescaling": "(T[N,4] x) => (T[N,4] y) <T[1] k, T[4] b> { m = Mul(x, k) a = Sub(m, b) y = Neg(a) }",
+}
+
+
+@pytest.mark.parametrize("graph", NO_SITES.values(), ids=NO_SITES.keys())
+def test_what_is_no_normalisation_is_no_site(graph: str) -> None:
+    model = parse(graph, "float")
+    result = bnfold.fold(model)
+    assert result.sites == ()
+    assert result.model == model
+
+
+def test_a_table_over_several_axes_ends_a_chain() -> None:
+    model = parse(
+        """(T[N,3,4] x) => (T[N,3,4] y) <T[4,4] W, T[4] k, T[4] d, T[3,4] cos>
+        { c = MatMul(x, W) m = Mul(c, k) a = Add(m, d) y = Mul(a, cos) }"""
+    )
+    result = bnfold.fold(model)
+    assert [(site.name, site.into) for site in result.sites] == [("m..a", ("c",))]
+    assert op_types(result.model) == ["MatMul", "Add", "Mul"]
+    assert_equivalent(model, result.model, reference, rtol=1e-9)
+
+
 def test_a_default_of_an_input_folds_when_it_is_frozen() -> None:
     cases = [case for case in CASES if case.reason == "overridable"]
     assert len(cases) == 3

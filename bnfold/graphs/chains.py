@@ -1,15 +1,23 @@
 """Chains of operators that spell one affine map, in whatever framework: what a site is that is no BatchNorm.
 
-A chain is a maximal run of affine operators of a computed value by constants, each read by the next alone, in which at
-least one constant factor has several elements: a bias, a scalar rescaling or the offset of an activation is no
-normalisation. A bias behind a matrix product belongs to the product.
+A chain is a maximal run of affine operators of a computed value by constants, each read by the next alone, in which
+
+- every factor varies along one axis at most: one number per channel, or the same for all. What is multiplied by a table
+  over several axes is no normalisation: rotary positions (`x * cos + rotated(x) * sin`, with tables over positions and
+  features), windows, masks. Such an operator is part of no chain; folds pass it as they pass any affine operator;
+- at least one constant factor has several elements: a bias, a scalar rescaling or the offset of an activation is no
+  normalisation either.
+
+What is added may vary along any axes. A bias behind a matrix product belongs to the product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 from bnfold.algebra import ops
+from bnfold.algebra.affine import varying
 from bnfold.algebra.edits import Node
 from bnfold.algebra.plan import Graph
 
@@ -22,6 +30,11 @@ def scales(kind: ops.Kind) -> bool:
     return isinstance(kind, ops.ConstAffine) and kind.factors > 1
 
 
+def links(kind: ops.Kind) -> TypeGuard[ops.ConstAffine]:
+    """Whether an affine node may be part of a chain: its factor varies along one axis at most."""
+    return isinstance(kind, ops.ConstAffine) and len(varying(kind.affine.scale)) <= 1
+
+
 def chain_from(
     graph: Graph, first: Node, is_link: Callable[[Node], bool], is_product: Callable[[Node], bool]
 ) -> tuple[Node, ...]:
@@ -31,7 +44,7 @@ def chain_from(
     their bias.
     """
     head = graph.kind(first)
-    if not isinstance(head, ops.ConstAffine):
+    if not links(head):
         return ()
     chain = [first]
     while True:
@@ -40,8 +53,10 @@ def chain_from(
         if graph.is_output(value) or len(readers) != 1:
             break
         node, position = readers[0]
+        if not is_link(node):
+            break
         kind = graph.kind(node)
-        if not is_link(node) or not isinstance(kind, ops.ConstAffine) or kind.data != position:
+        if not links(kind) or kind.data != position:
             break
         chain.append(node)
     maker = graph.producer(graph.inputs(first)[head.data])

@@ -1,8 +1,8 @@
 """Values that are known before the model runs: initializers, and whatever is computed from nothing else.
 
 Exporters hide weights behind Constant, Identity, Cast, Transpose, Expand of a shape and more. Such subgraphs are
-evaluated with onnx's own reference implementation, operator by operator, as far as they are small enough to hold;
-an initializer is never read before its elements are needed, and a fold's result is computed when it is written.
+evaluated operator by operator, as far as they are small enough to hold; an initializer is never read before its
+elements are needed, and a fold's result is computed when it is written.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.evaluation import evaluate
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.shapes import Shapes
 
@@ -179,7 +180,7 @@ class Constants:
             return self._of_constant(node, value)
         if may_be_known(node):
             return self._evaluated(node, value)
-        return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
+        return _computed(node, value)
 
     def _of_tensor(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
         payload = self._document.payloads.get(tensor.name) if value.scope.parent is None else None
@@ -220,10 +221,9 @@ class Constants:
         return Known(elem_type, array.shape, lambda: array, base_name=value.name)
 
     def _evaluated(self, node: Node, value: Value) -> Known | Refusal:
-        """One operator over constants, run by onnx's reference implementation."""
-        computed = Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
+        """One operator over constants."""
         if node.op == "Shape":
-            return self._shape_of(node, value) or computed
+            return self._shape_of(node, value) or _computed(node, value)
         feeds: list[NDArray[Any] | None] = []
         total = 0
         for position, source in enumerate(node.inputs):
@@ -231,22 +231,21 @@ class Constants:
                 feeds.append(None)
                 continue
             if node.op == "CastLike" and position == 1:
-                elem_type = self._shapes.elem_type(source)
                 known = self.known(source)
-                elem_type = known.elem_type if known else elem_type
+                elem_type = known.elem_type if known else self._shapes.elem_type(source)
                 if not elem_type:
-                    return computed
+                    return _computed(node, value)
                 feeds.append(np.zeros((), onnx.helper.tensor_dtype_to_np_dtype(elem_type)))
                 continue
             found = self.get(source)
             if isinstance(found, Refusal):
-                return found if found.reason != "computed-weight" else computed
+                return found if found.reason != "computed-weight" else _computed(node, value)
             total += math.prod(found.shape)
             feeds.append(found.rounded())
         if total > MOST_ELEMENTS or (node.op in _GROWING and self._elements(node, value, feeds) > MOST_ELEMENTS):
             return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' and too large to hold")
-        result = _run(node, feeds, value.port)
-        return computed if result is None else self._of_array(result, value)
+        result = evaluate(node, feeds, value.port)
+        return _computed(node, value) if result is None else self._of_array(result, value)
 
     def _shape_of(self, node: Node, value: Value) -> Known | None:
         source = node.inputs[0]
@@ -264,37 +263,26 @@ class Constants:
 
     def _elements(self, node: Node, value: Value, feeds: list[NDArray[Any] | None]) -> float:
         """How many elements the result has; infinite where that is not known beforehand."""
-        shape = self._shapes.shape(value)
-        if shape is not None and all(isinstance(size, int) for size in shape):
-            return math.prod(size for size in shape if isinstance(size, int))
         arrays = [array for array in feeds if array is not None]
-        if node.op in ("ConstantOfShape", "Expand"):
-            target = math.prod(int(size) for size in arrays[-1])
-            return max(target, 1) * (arrays[0].size if node.op == "Expand" else 1)
         if node.op in ("Tile", "Range", "Gather", "MatMul"):
-            return math.inf
-        return math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+            sizes = self._shapes.shape(value)
+            known = [size for size in sizes or () if isinstance(size, int)]
+            return math.inf if sizes is None or len(known) < len(sizes) else math.prod(known)
+        if node.op == "ConstantOfShape":
+            return math.prod(int(size) for size in arrays[-1])
+        shapes = [array.shape for array in arrays]
+        if node.op == "Expand":
+            shapes[1] = tuple(arrays[1].tolist())
+        try:
+            return math.prod(np.broadcast_shapes(*shapes))
+        except ValueError:  # it contradicts itself and has no result
+            return 0
+
+
+def _computed(node: Node, value: Value) -> Refusal:
+    return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
 
 
 def _refers(node: Node) -> bool:
     """Whether an attribute of a function's node takes its value from the caller."""
     return any(attribute.ref_attr_name for attribute in node.proto.attribute)
-
-
-def _run(node: Node, feeds: list[NDArray[Any] | None], port: int) -> NDArray[Any] | None:
-    """One output of one operator, by onnx's reference implementation; None where it has none."""
-    from onnx.reference.ops import load_op
-
-    settings = {
-        "log": lambda *_: None,
-        "opsets": {"": node.opset},
-        "verbose": 0,
-        "new_ops": None,
-        "evaluator_cls": None,
-    }
-    try:
-        with np.errstate(all="ignore"):
-            results = load_op("", node.op, node.opset)(node.proto, settings).run(*feeds)
-    except Exception:  # it raises what it likes; an operator that it cannot run is no constant
-        return None
-    return np.asarray(results[port])

@@ -16,6 +16,7 @@ most folds need few of them, many none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Shapes:
         self._scopes = scopes
         self._known: dict[Value, tuple[int, Shape | None]] = {}
         self._same: dict[Value, Value] = {}
+        self._types: dict[Value, int] = {}
         self._blank = onnx.ModelProto()
         self._inferred: onnx.ModelProto | None = None
         self._infos: dict[Scope, dict[str, onnx.ValueInfoProto]] = {}
@@ -64,7 +66,7 @@ class Shapes:
 
     def elem_type(self, value: Value) -> int:
         """The TensorProto.DataType of the elements; 0 where it is not known."""
-        return self._find(value)[0]
+        return self._type_above(value) or self._find(value)[0]
 
     def copy(self, old: Value, new: Value) -> None:
         """Say of a new value what is known of another."""
@@ -86,6 +88,29 @@ class Shapes:
         """Infer once more, with this told beforehand."""
         _tell(self._blank.graph, self._scopes[0], found)
         self._infer()
+
+    def _type_above(self, value: Value) -> int:
+        """The type of the elements as far as it is that of a weight or an input above, without inference; else 0."""
+        way: list[Value] = []
+        at: Value | None = value
+        found = 0
+        while at is not None and not found:
+            found = self._types.get(at) or self._written_type(at)
+            way.append(at)
+            alike = _of_the_type(at)
+            weight = next((operand for operand in alike if operand.tensor is not None), None)
+            at = weight or next(iter(alike), None)
+        self._types.update(dict.fromkeys(way, found))
+        return found
+
+    def _written_type(self, value: Value) -> int:
+        """The type of an initializer, or of an input of the model, as the file says; else 0."""
+        if value.tensor is not None:
+            return value.tensor.data_type
+        main = value.scope.graph
+        if not value.is_input or value.scope.parent is not None or not isinstance(main, onnx.GraphProto):
+            return 0
+        return next((info.type.tensor_type.elem_type for info in main.input if info.name == value.name), 0)
 
     def _find(self, value: Value) -> tuple[int, Shape | None]:
         known = self._known.get(value)
@@ -197,6 +222,28 @@ def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
         else:
             sizes.append(dim.dim_param or None)
     return tensor.elem_type, tuple(sizes)
+
+
+def _of_the_type(value: Value) -> list[Value]:
+    """What the operator that makes a value reads of the same element type."""
+    node = value.producer
+    if node is None or node.domain:
+        return []
+    read = (node.inputs[at] for at in _alike(node.op, node.opset, value.port) if at < len(node.inputs))
+    return [operand for operand in read if operand is not None]
+
+
+@cache
+def _alike(op: str, opset: int, port: int) -> tuple[int, ...]:
+    """The inputs of an operator that have the type of an output, by its schema."""
+    try:
+        schema = onnx.defs.get_schema(op, opset)
+    except onnx.defs.SchemaError:
+        return ()
+    made = schema.outputs[min(port, len(schema.outputs) - 1)] if schema.outputs else None
+    if made is None or not made.is_homogeneous:
+        return ()
+    return tuple(at for at, read in enumerate(schema.inputs) if read.is_homogeneous and read.type_str == made.type_str)
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -26,7 +26,9 @@ def find_sites(graph: Graph, scopes: list[Scope], facts: Facts) -> list[Site]:
 
 def _in_scope(graph: Graph, scope: Scope, facts: Facts) -> Iterator[Site]:
     def links(node: Node) -> bool:
-        return node.op in _LINKS and not node.domain and node.scope is scope
+        if node.op not in _LINKS or node.domain or node.scope is not scope:
+            return False
+        return node.op == "Neg" or any(facts.floating(value) for value in node.inputs)
 
     bodies: dict[Node, list[Scope]] = {}
     for body in scope.bodies:

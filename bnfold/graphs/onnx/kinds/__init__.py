@@ -7,6 +7,7 @@ that it did not read makes the node opaque, and so does an opset newer than the 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import onnx.defs
 
@@ -27,23 +28,39 @@ _TABLE: dict[str, Translation] = {
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
+class _Demanded(NamedTuple):
+    """What an operator must have, and the version of it that an opset means."""
+
+    version: int
+    inputs: int
+    attributes: tuple[str, ...]
+
+
 @cache
-def _schema(op: str, opset: int) -> onnx.defs.OpSchema | None:
+def _demanded(op: str, opset: int) -> _Demanded | None:
     """The operator as an opset has it; None where it has none of that name."""
     try:
-        return onnx.defs.get_schema(op, opset)
+        schema = onnx.defs.get_schema(op, opset)
     except onnx.defs.SchemaError:
         return None
+    required = tuple(name for name, attribute in schema.attributes.items() if attribute.required)
+    return _Demanded(schema.since_version, schema.min_input, required)
 
 
-def _lacking(node: Node, schema: onnx.defs.OpSchema) -> str | None:
+@cache
+def _newest_opset() -> int:
+    return onnx.defs.onnx_opset_version()
+
+
+def _lacking(node: Node, demanded: _Demanded) -> str | None:
     """What a node must have and has not."""
-    for position in range(schema.min_input):
+    for position in range(demanded.inputs):
         if input_at(node, position) is None:
             return f"input {position}"
+    if not demanded.attributes:
+        return None
     given = {item.name for item in node.proto.attribute}
-    missing = (name for name, attribute in schema.attributes.items() if attribute.required and name not in given)
-    return next((f"attribute '{name}'" for name in missing), None)
+    return next((f"attribute '{name}'" for name in demanded.attributes if name not in given), None)
 
 
 def translate(node: Node, facts: Facts) -> ops.Kind:
@@ -59,14 +76,14 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
         return ops.Opaque(
             "unsupported", f"{node.op} of opset {node.opset} is not read; convert the model to opset 7 or newer"
         )
-    if node.opset > onnx.defs.onnx_opset_version():
+    if node.opset > _newest_opset():
         return ops.Opaque("unsupported", f"opset {node.opset} is newer than the installed onnx; upgrade onnx")
-    schema = _schema(node.op, node.opset)
-    if schema is None:
+    demanded = _demanded(node.op, node.opset)
+    if demanded is None:
         return ops.Opaque("unsupported", f"opset {node.opset} has no {node.op}; the model is not valid")
-    if schema.since_version > entry.newest:
-        return ops.Opaque("unsupported", f"version {schema.since_version} of {node.op} is not read yet")
-    lacking = _lacking(node, schema)
+    if demanded.version > entry.newest:
+        return ops.Opaque("unsupported", f"version {demanded.version} of {node.op} is not read yet")
+    lacking = _lacking(node, demanded)
     if lacking:
         return ops.Opaque("unsupported", f"{node.op} lacks its {lacking}; the model is not valid")
     attributes = Attributes(node)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bnfold.algebra import ops
@@ -9,6 +11,7 @@ from bnfold.algebra.affine import Affine
 from bnfold.algebra.axes import Shape
 from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
 from bnfold.graphs import kinds
+from bnfold.graphs.onnx.constants import Known
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone, input_at, no_rank
 
@@ -35,7 +38,9 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
             why = facts.why_not(input_at(node, position), "dynamic-parameters")
             return Opaque(why.reason, f"its {name} is no constant: {why.detail}")
         parameters[name] = known.float64().reshape(-1)
-    shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
+    shape = facts.outline(node.inputs[0])
+    if shape is None or shape[1:2] == (None,):
+        shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
     return no_rank(node) if shape is None else kinds.batch_norm(parameters, eps, shape)
 
 
@@ -57,11 +62,25 @@ def _div(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
 
 def _binary(node: Node, facts: Facts, op: str) -> ops.Kind:
     """An affine map where one operand is a constant that fits into the other; else a sum or a gate."""
-    shapes = [facts.shape(value) for value in node.inputs]
-    a, b = shapes
+    constants = [facts.floating(value) for value in node.inputs]
+    if any(constants):
+        affine = _affine(op, constants, [facts.outline(value) for value in node.inputs])
+        if affine:
+            return affine
+    a, b = shapes = [facts.shape(value) for value in node.inputs]
     if a is None or b is None:
         return no_rank(node)
-    constants = [facts.floating(value) for value in node.inputs]
+    affine = _affine(op, constants, shapes)
+    if affine:
+        return affine
+    y_shape = kinds.broadcast(a, b)
+    if op in ("Add", "Sub"):
+        return Sum((1.0, -1.0 if op == "Sub" else 1.0), (a, b), y_shape)
+    return Gate((0, 1) if op == "Mul" else (0,), (a, b), y_shape)
+
+
+def _affine(op: str, constants: Sequence[Known | None], shapes: Sequence[Shape | None]) -> ops.Kind | None:
+    """The operator as an affine map, if for certain one operand is a constant that fits into the other."""
     for position in (1, 0):
         constant, x = constants[position], shapes[1 - position]
         if constant is None or x is None or not kinds.fits(constant.folded_shape, x):
@@ -69,10 +88,7 @@ def _binary(node: Node, facts: Facts, op: str) -> ops.Kind:
         if op == "Div" and position == 0:
             return Opaque("not-equivariant", "a constant divided by the value is no affine map of it")
         return kinds.by_constant(op.lower(), position, constant.float64(), len(x))
-    y_shape = kinds.broadcast(a, b)
-    if op in ("Add", "Sub"):
-        return Sum((1.0, -1.0 if op == "Sub" else 1.0), (a, b), y_shape)
-    return Gate((0, 1) if op == "Mul" else (0,), (a, b), y_shape)
+    return None
 
 
 def _neg(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

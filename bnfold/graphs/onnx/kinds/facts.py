@@ -35,6 +35,7 @@ _UNARY = {
     ),
 }
 _BINARY = {"Add", "Div", "Mul", "PRelu", "Sub"}
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
 
 
 class Attributes:
@@ -67,6 +68,7 @@ class Facts:
     shapes: Shapes
     constants: Constants
     derived: dict[Value, Shape | None] = field(default_factory=dict)
+    outlines: dict[Value, Shape | None] = field(default_factory=dict)
 
     def shape(self, value: Value | None) -> Shape | None:
         """The sizes of a value; None where its rank is not known."""
@@ -76,7 +78,17 @@ class Facts:
         if known is not None:
             return known.folded_shape
         shape = self.shapes.shape(value)
-        return shape if shape is not None else self._derived(value)
+        return shape if shape is not None else self._derived(value, self.derived, self.shapes.shape)
+
+    def outline(self, value: Value | None) -> Shape | None:
+        """The sizes of a value as far as the operators right above it tell, without inference.
+
+        For questions that the rank, or the number of channels, answers; None where not even the rank is told so.
+        """
+        if value is None:
+            return None
+        known = self.constants.known(value)
+        return known.folded_shape if known is not None else self._derived(value, self.outlines, lambda _: None)
 
     def named_shape(self, value: Value | None) -> Shape | None:
         """The sizes of a value with a symbol of its own for every size that is not known."""
@@ -108,22 +120,24 @@ class Facts:
         array: NDArray[Any] = known.read()
         return [int(element) for element in array.ravel()] if np.issubdtype(array.dtype, np.integer) else None
 
-    def _derived(self, value: Value) -> Shape | None:
-        """What follows of a shape that inference does not know, as it does not in the body of a loop.
+    def _derived(
+        self, value: Value, derived: dict[Value, Shape | None], inferred: Callable[[Value], Shape | None]
+    ) -> Shape | None:
+        """What follows of a shape that `inferred` does not know, as inference does not in the body of a loop.
 
-        A convolution has the rank of its weight; an elementwise operator leaves the shape of what it reads; the result
-        of an If has the sizes on which its branches agree.
+        A convolution has the rank and the channels of its weight, a Gemm has its columns; an elementwise operator
+        leaves the shape of what it reads; the result of an If has the sizes on which its branches agree.
         """
         way: list[Value] = []
         at: Value | None = value
-        while at is not None and at not in self.derived and self.shapes.shape(at) is None:
+        while at is not None and at not in derived and inferred(at) is None:
             way.append(at)
             at = self._above(at)
-        shape = None if at is None else self.derived.get(at) or self.shapes.shape(at)
+        shape = None if at is None else derived.get(at) or inferred(at)
         for step in reversed(way):
             if shape is None or not self._keeps(step, shape):
                 shape = self._from_weight(step) or self._from_branches(step)
-            self.derived[step] = shape
+            derived[step] = shape
         return shape
 
     def _above(self, value: Value) -> Value | None:
@@ -145,15 +159,18 @@ class Facts:
 
     def _from_weight(self, value: Value) -> Shape | None:
         node = value.producer
-        if node is None or node.domain or node.op not in ("Conv", "ConvTranspose") or len(node.inputs) < 2:
+        if node is None or node.domain or node.op not in _WEIGHTED or len(node.inputs) < 2:
             return None
         weight = self.constants.known(node.inputs[1])
-        if weight is None:
+        if weight is None or len(weight.shape) < 2:
             return None
-        channels = weight.shape[0]
-        if node.op == "ConvTranspose":
-            group = next((item.i for item in node.proto.attribute if item.name == "group"), 1)
-            channels = weight.shape[1] * group
+        first, second = weight.shape[:2]
+        if node.op == "Conv":
+            channels = first
+        elif node.op == "ConvTranspose":
+            channels = second * _integer(node, "group", 1)
+        else:
+            channels = first if _integer(node, "transB", 0) else second
         return (None, channels, *(None for _ in weight.shape[2:]))
 
     def _from_branches(self, value: Value) -> Shape | None:
@@ -167,6 +184,10 @@ class Facts:
         if len(ranked) < len(shapes) or len({len(shape) for shape in ranked}) != 1:
             return None
         return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*ranked, strict=True))
+
+
+def _integer(node: Node, name: str, default: int) -> int:
+    return next((item.i for item in node.proto.attribute if item.name == name), default)
 
 
 class Translation(NamedTuple):
