@@ -34,6 +34,8 @@ _AXES_ARE_AN_INPUT_FROM = 13
 # Operators of the standard that inference has no rule for; both leave shape and type as they are (seen with onnx 1.23).
 _KEEPING = ("GroupNormalization", "MeanVarianceNormalization")
 INTEGERS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
+# Their schemas do not say so: a sequence of tensors on one side, one tensor on the other, of the same element type.
+_THROUGH_SEQUENCES = ("SplitToSequence", "SequenceAt", "ConcatFromSequence")
 
 
 class Told(NamedTuple):
@@ -236,6 +238,8 @@ def _of_the_type(value: Value) -> list[Value]:
 @cache
 def _alike(op: str, opset: int, port: int) -> tuple[int, ...]:
     """The inputs of an operator that have the type of an output, by its schema."""
+    if op in _THROUGH_SEQUENCES:
+        return (0,)
     try:
         schema = onnx.defs.get_schema(op, opset)
     except onnx.defs.SchemaError:
