@@ -65,7 +65,7 @@ class Affine:
         """An affine whose parameters are vectors of shape (C,) along one axis."""
         shape = [1] * rank
         shape[axis] = -1
-        return cls.of(np.reshape(scale, shape), np.reshape(shift, shape), rank)
+        return cls(*(compact(np.asarray(parameter, np.float64).reshape(shape)) for parameter in (scale, shift)))
 
     @property
     def rank(self) -> int:
@@ -82,7 +82,8 @@ class Affine:
     @property
     def axes(self) -> tuple[int, ...]:
         """The axes along which scale or shift varies."""
-        return tuple(sorted({*varying(self.scale), *varying(self.shift)}))
+        pairs = zip(self.scale.shape, self.shift.shape, strict=True)
+        return tuple([axis for axis, sizes in enumerate(pairs) if sizes != (1, 1)])
 
     def size(self, axis: int) -> int:
         """The extent of the parameters along one axis; 1 where they do not vary."""
@@ -121,12 +122,14 @@ class Affine:
 
 def varying(parameter: Array) -> tuple[int, ...]:
     """The axes of a parameter that have more than one element."""
-    return tuple(axis for axis, size in enumerate(parameter.shape) if size != 1)
+    return tuple([axis for axis, size in enumerate(parameter.shape) if size != 1])
 
 
 def aligned(parameter: ArrayLike, rank: int) -> Array:
     """The parameter with exactly `rank` axes, aligned to the right; ValueError if it cannot be."""
     array = np.asarray(parameter, np.float64)
+    if array.ndim == rank:
+        return array
     if array.ndim > rank:
         surplus = array.ndim - rank
         if any(size != 1 for size in array.shape[:surplus]):

@@ -184,6 +184,9 @@ def _letters(kind: ops.Linear) -> list[str]:
 
 def _onto_weight(parameter: Array, axes: ops.Axes, kind: ops.Linear) -> Array:
     """A parameter aligned with x or y, carried to the axes of the weight."""
+    along = [axes[axis] for axis in varying(parameter)]
+    if len(along) <= 1 and all(axis in kind.w for axis in along):  # the usual case: an axis of the weight as it is
+        return parameter.reshape([parameter.size if axis in along else 1 for axis in kind.w])
     letters = _letters(kind)
     shape = dict.fromkeys(letters, 1)
     order: list[str] = []

@@ -69,7 +69,10 @@ class Known:
     def folded_shape(self) -> tuple[int, ...]:
         if self.affine is None:
             return self.shape
-        return np.broadcast_shapes(self.shape, self.affine.scale.shape, self.affine.shift.shape)
+        shapes = {self.affine.scale.shape, self.affine.shift.shape}
+        if all(len(shape) == len(self.shape) and _spans(self.shape, shape) for shape in shapes):
+            return self.shape
+        return np.broadcast_shapes(self.shape, *shapes)
 
     @property
     def nbytes(self) -> int:
@@ -104,7 +107,7 @@ class Known:
             return None
         limit = float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else float(_BFLOAT16_MAX)
         with np.errstate(over="ignore", invalid="ignore"):
-            bound = self.extent * float(np.abs(self.affine.scale).max()) + float(np.abs(self.affine.shift).max())
+            bound = self.extent * _largest(self.affine.scale) + _largest(self.affine.shift)
             if bound < limit / 2:
                 return None
             exact = self.affine(self.read())
@@ -121,8 +124,20 @@ class Known:
         """The largest magnitude in the original constant; NaN where it holds one."""
         if not self._extent:
             array = self.read()
-            self._extent.append(max(abs(float(array.max())), abs(float(array.min()))) if array.size else 0.0)
+            self._extent.append(_largest(array) if array.size else 0.0)
         return self._extent[0]
+
+
+def _spans(shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
+    """Whether a parameter of the same rank is broadcast to this shape and does not enlarge it."""
+    return all(size in (1, extent) for size, extent in zip(parameter, shape, strict=True))
+
+
+def _largest(array: NDArray[Any]) -> float:
+    """The largest magnitude; NaN where there is one."""
+    if array.size == 1:
+        return abs(float(array.item()))
+    return max(abs(float(array.max())), abs(float(array.min())))
 
 
 _BFLOAT16_MAX = 3.3895313892515355e38

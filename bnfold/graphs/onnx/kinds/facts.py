@@ -37,6 +37,14 @@ _UNARY = {
 _BINARY = {"Add", "Div", "Mul", "PRelu", "Sub"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
 
+# The attributes that most nodes have, read without a detour.
+_READ: dict[int, Callable[[onnx.AttributeProto], Any]] = {
+    onnx.AttributeProto.FLOAT: lambda item: item.f,
+    onnx.AttributeProto.INT: lambda item: item.i,
+    onnx.AttributeProto.INTS: lambda item: list(item.ints),
+    onnx.AttributeProto.STRING: lambda item: item.s,
+}
+
 
 class Attributes:
     """The attributes of a node; it remembers which were read."""
@@ -54,7 +62,8 @@ class Attributes:
         if item.ref_attr_name:
             self._read.discard(name)
             return default
-        value = onnx.helper.get_attribute_value(item)
+        read = _READ.get(item.type)
+        value = read(item) if read else onnx.helper.get_attribute_value(item)
         return value.decode() if isinstance(value, bytes) else value
 
     def unread(self) -> list[str]:
