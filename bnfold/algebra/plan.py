@@ -150,9 +150,13 @@ def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
 
 
 def plan_merge(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
-    """Fold the site into another affine operator above it: for chains that have nowhere else to go."""
-    found = _Search(graph, trace, merging=True).pull_site(site, site_affine(graph, site))
-    return found if isinstance(found, Refusal) else _plan(graph, found, "merged")
+    """Fold the site into another affine operator above it, or below: for those that have nowhere else to go."""
+    affine = site_affine(graph, site)
+    up = _Search(graph, trace, merging=True).pull_site(site, affine)
+    found = _Search(graph, trace, merging=True).push_site(site, affine) if isinstance(up, Refusal) else up
+    if isinstance(found, Refusal):
+        return up if isinstance(up, Refusal) else found
+    return _plan(graph, found, "merged")
 
 
 def site_affine(graph: Graph, site: Site) -> Affine:
@@ -246,10 +250,7 @@ class _Search:
         steps = backward(kind, node, port, a)
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
-        if isinstance(kind, ops.ConstAffine) and kind.absorber.scale is not None and not self.merging:
-            allowed = [step for step in steps if not step.absorbs]
-            self.trace.passed_over |= len(allowed) < len(steps)
-            steps = allowed
+        steps = self._allowed(kind, steps)
         return _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
 
     def _take(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
@@ -294,9 +295,11 @@ class _Search:
         def read(at: int) -> Array:
             return graph.constant(graph.inputs(node)[at])
 
-        steps = forward(graph.kind(node), node, position, a, read)
+        kind = graph.kind(node)
+        steps = forward(kind, node, position, a, read)
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
+        steps = self._allowed(kind, steps)
         return _best((self._leave(node, step, depth) for step in steps), adding=False)
 
     def _leave(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
@@ -317,6 +320,14 @@ class _Search:
                 return found
             total += found
         return total
+
+    def _allowed(self, kind: ops.Kind, steps: Sequence[Step]) -> Sequence[Step]:
+        """The alternatives without those in which another affine operator absorbs, unless that is the purpose."""
+        if not isinstance(kind, ops.ConstAffine) or kind.absorber.scale is None or self.merging:
+            return steps
+        allowed = [step for step in steps if not step.absorbs]
+        self.trace.passed_over |= len(allowed) < len(steps)
+        return allowed
 
     def _unseen(self, value: Value | None, reader: Node) -> Refusal | None:
         """Why a value cannot change: someone other than `reader` sees it."""

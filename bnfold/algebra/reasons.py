@@ -34,7 +34,7 @@ REASONS: dict[str, Reason] = {
         "Train with the BatchNorm right behind the convolution.",
     ),
     "off-channel": Reason(
-        "The BatchNorm varies along an axis that the weight of the linear operator does not have.",
+        "The BatchNorm varies along an axis that the weight or bias which would absorb it does not have.",
     ),
     "computed-weight": Reason(
         "The weight or bias that would absorb it is computed from an input.",

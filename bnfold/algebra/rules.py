@@ -94,12 +94,20 @@ def _(kind: ops.ConstAffine, node: Node, port: int, a: Affine) -> Steps:
 @forward.register
 def _(kind: ops.ConstAffine, node: Node, position: int, a: Affine, read: Read) -> Steps:
     composed = Step(edits=(Drop(node, kind.data, "input"),), outs=(kind.affine.after(a),))
-    to = kind.absorber
-    if a.has_scale or to.shift is None or to.scale is not None:
+    to, c = kind.absorber, kind.affine
+    done = (Affine.identity(a.rank),)
+    if to.scale is not None and to.shift is not None:
+        if any(axis != to.axis for axis in a.axes):
+            return [composed]
+        # y = gamma x^ + beta = k x + d: k (s x + t) + d is gamma' = s gamma, beta' = s beta + k t + d (1 - s).
+        beta = Affine(a.scale, c.scale * a.shift + c.shift * (1 - a.scale))
+        demands = ((to.scale, as_vector(a.scaling(), to.axis)), (to.shift, as_vector(beta, to.axis)))
+        return [composed, Step(demands, outs=done, absorbs=True)]
+    if a.has_scale or to.shift is None:
         return [composed]
     # y = k x + d with a bias d of its own: k (x + t) + d = k x + (d + k t).
-    moved = Affine(np.ones((1,) * a.rank), to.sign * kind.affine.scale * a.shift)
-    return [Step(((to.shift, moved),), outs=(Affine.identity(a.rank),), absorbs=True), composed]
+    moved = Affine(np.ones((1,) * a.rank), to.sign * c.scale * a.shift)
+    return [Step(((to.shift, moved),), outs=done, absorbs=True), composed]
 
 
 def _absorbed(kind: ops.ConstAffine, a: Affine) -> Step | None:

@@ -85,7 +85,7 @@ def folded_site(site: Site) -> str:
 def folded_sentence(site: Site, plan: bool) -> str:
     """What became of a folded site, as a sentence of its own."""
     verb = "Would fold" if plan else "Folded"
-    ways = {"split": "in both directions", "merged": "upward, into another affine operator,"}
+    ways = {"split": "in both directions", "merged": "together with other affine operators"}
     parts = [verb, ways.get(site.direction or "", site.direction or "")]
     if site.into:
         parts.append("into " + ", ".join(map(printable, site.into)))
