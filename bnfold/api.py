@@ -263,11 +263,12 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
 
 
 def bench(
-    a: Any, b: Any, *, options: CheckOptions | None = None, progress: Progress | None = None
+    a: Any, b: Any, *, memory: bool = False, options: CheckOptions | None = None, progress: Progress | None = None
 ) -> tuple[Latency, ...]:
     """Which of two models is faster, and is the difference real? A ratio above 1 means that `b` is faster.
 
-    Takes what `verify` takes and raises what it raises.
+    With `memory`, each is also run in a Python process of its own, to see how much memory it needs. Takes what `verify`
+    takes and raises what it raises.
     """
     checks = _check_options(options)
     from tempfile import TemporaryDirectory
@@ -275,7 +276,7 @@ def bench(
     from bnfold.checks.bench import bench as run
 
     with TemporaryDirectory(prefix="bnfold-") as folder:
-        latency = run(*_runnable_pair(a, b, folder), checks, progress=progress)
+        latency = run(*_runnable_pair(a, b, folder), checks, memory=memory, progress=progress)
     return _with_sizes(latency, *(files.nbytes(open_model(model).document) for model in (a, b)))
 
 

@@ -250,7 +250,7 @@ def bench(a: Path, b: Path, reports: tuple[Path, ...], quiet: bool, verbose: boo
     options = check_options(**checks)
     where = bnfold.environment()
     with progress_bar(quiet=quiet) as progress:
-        latency = bnfold.bench(a, b, options=options, progress=progress)
+        latency = bnfold.bench(a, b, memory=True, options=options, progress=progress)
     comparison = Comparison(bnfold.__version__, str(a), str(b), latency=latency, environment=where)
     _publish(comparison, reports, quiet, verbose)
 

@@ -23,6 +23,7 @@ from bnfold.checks.bench_feed import bench_feed
 from bnfold.checks.contest import Contest
 from bnfold.checks.feed import Feed
 from bnfold.checks.finding import Finding, clocks_of, find
+from bnfold.checks.memory import peak_growth
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Session, open_session
 from bnfold.checks.stats import RatioEstimate, median_ratio, minimum_effect, verdict
@@ -438,6 +439,23 @@ def test_a_bench_of_a_model_against_itself(source: str, tmp_path: Path) -> None:
         assert result.control_ci95[0] <= result.control_ratio <= result.control_ci95[1]
         assert result.init_before_ms > 0
         assert result.init_after_ms > 0
+
+
+def test_memory_is_measured_of_each_model_alone(tmp_path: Path) -> None:
+    (tmp_path / "large.onnx").write_bytes(network(2048))  # 16 MiB of weights
+    text = "f (float[N, 2048] x) => (float[N, 2048] y) { y = Identity(x) }"
+    small = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}').SerializeToString()
+    rows = bench(small, tmp_path / "large.onnx", CheckOptions(bench_seconds=0.02), memory=True)
+    assert len(rows) == 2
+    for row in rows:
+        assert row.memory_before_bytes is not None
+        assert row.memory_after_bytes is not None
+        assert row.memory_after_bytes - row.memory_before_bytes > 0.9 * 2**24
+
+
+def test_memory_of_a_model_that_cannot_be_run_alone_is_unknown() -> None:
+    asked = {"intra_op_num_threads": None, "provider_options": {}}
+    assert peak_growth(b"rubbish", "CPUExecutionProvider", "all", {}, **asked) is None
 
 
 def test_a_model_that_does_a_hundred_times_the_work_is_slower() -> None:

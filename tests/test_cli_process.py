@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,41 @@ def test_a_stdout_that_knows_ascii_only_is_no_error() -> None:
     done = process(["-c", PRINTS_MUCH], PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, "")
     assert "  bn7: backward into \\xe9\n" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such signal")
+def test_an_interrupted_measurement_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    models = Path(__file__).resolve().parent.parent / "models"
+    args = ["convert", str(models / "bnlenet.onnx"), "-o", str(tmp_path / "out.onnx"), "--no-verify"]
+    environment = {**os.environ, "PYTHONPATH": str(models.parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", SAYS_WHEN_IT_MEASURES, *args, "--bench-seconds", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "measuring\n"
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (130, "", "Error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+SAYS_WHEN_IT_MEASURES = """
+import sys
+from bnfold.checks import contest
+from bnfold.cli import main
+
+take_turns = contest.take_turns
+def noisy(*args):
+    print("measuring", flush=True)
+    contest.take_turns = take_turns
+    take_turns(*args)
+contest.take_turns = noisy
+main(sys.argv[1:], prog_name="bnfold")
+"""
 
 
 def process(args: list[str], **environment: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,9 @@ import numpy as np
 
 from bnfold.checks.bench_feed import bench_feed
 from bnfold.checks.contest import Contest
+from bnfold.checks.feed import Feed
 from bnfold.checks.finding import Finding, clocks_of, find
+from bnfold.checks.memory import peak_growth
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import ModelFile, OptLevel, Session, open_session, resolve_options, resolve_providers
 from bnfold.checks.turns import Role, Segment, runs_ms
@@ -41,6 +43,7 @@ def bench(
     options: CheckOptions,
     *,
     levels: Sequence[OptLevel] = LEVELS,
+    memory: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Latency, ...]:
     """Time both models on every provider and batch size of `options`, without graph optimisations and with all of them.
@@ -49,7 +52,8 @@ def bench(
     time to open three sessions and warm them up; it is longer where a few runs of each model are, and shorter, two
     seconds on a quiet machine, where 5 % of difference would have been found by then. The input is a drawn one, of
     batch 1 where the batch is free and none is asked for, or the user's where none can be drawn. ORT must be able to
-    load both models safely without optimisations (see `verify`).
+    load both models safely without optimisations (see `verify`). With `memory`, each model is also run in a process of
+    its own, to see how much memory it needs.
 
     Raises:
         UsageError: if an option does not fit the model or the machine.
@@ -71,14 +75,28 @@ def bench(
             if progress is not None:
                 progress("bench", (number + fraction) / len(settings))
 
-        results.append(_measure(original, folded, setting, options, advance))
+        latency, feed = _measure(original, folded, setting, options, advance)
+        if memory:
+            before, after = (
+                peak_growth(
+                    model,
+                    setting.provider,
+                    setting.opt_level,
+                    feed.values,
+                    intra_op_num_threads=options.intra_op_num_threads,
+                    provider_options=setting.provider_options,
+                )
+                for model in (original, folded)
+            )
+            latency = replace(latency, memory_before_bytes=before, memory_after_bytes=after)
+        results.append(latency)
         advance(1.0)
     return tuple(results)
 
 
 def _measure(
     original: ModelFile, folded: ModelFile, setting: Setting, options: CheckOptions, advance: Callable[[float], None]
-) -> Latency:
+) -> tuple[Latency, Feed]:
     set_to: dict[str, str] = {}
 
     def opener(role: Role, *, spinning: bool) -> Session:
@@ -108,7 +126,7 @@ def _measure(
     )
     segments = contest.run(advance)
     latency = _latency(setting, options, contest, segments, examine(segments, contest.spinning))
-    return replace(latency, provider_options=tuple(set_to.items()))
+    return replace(latency, provider_options=tuple(set_to.items())), contest.feed
 
 
 def _latency(

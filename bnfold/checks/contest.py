@@ -51,6 +51,7 @@ class Contest:
         spinning: whether ONNX Runtime's workers spin while they wait.
         dropped: number of segments that others disturbed.
         spent_s: time that segments took, dropped ones too.
+        feed: what the models run on.
     """
 
     opener: Opener
@@ -63,7 +64,7 @@ class Contest:
     spinning: bool = True
     dropped: int = 0
     spent_s: float = 0.0
-    _feed: Feed | None = None
+    feed: Feed = field(default_factory=lambda: Feed("not chosen yet", {}))
     _runners: dict[Role, Run] = field(default_factory=dict)
 
     def run(self, advance: Callable[[float], None]) -> list[Segment]:
@@ -110,10 +111,10 @@ class Contest:
         began = time.perf_counter()
         self._runners.clear()  # never six at a time
         sessions = {role: self.opener(role, spinning=self.spinning) for role in order.sample(ROLES, len(ROLES))}
-        if self._feed is None:
-            self._feed = self.choose_feed(sessions["original"])
+        if not self.init_ms["original"]:
+            self.feed = self.choose_feed(sessions["original"])
         for role, session in sessions.items():
             self.init_ms[role].append(session.init_ms)
-            self._runners[role] = session.runner(self._feed.values)
+            self._runners[role] = session.runner(self.feed.values)
             self.first_run_ms[role].append(warm_up(self._runners[role]))
         return time.perf_counter() - began
