@@ -114,12 +114,12 @@ def planted(model: Path, target: Path, slow_down: float, level: str, options: Ch
     for attempt in range(MOST_ATTEMPTS):
         if not plant(model, target, rows):
             return None
-        effect = slow_down_of(model, target, level, options, seconds=2.0 + attempt)
+        effect = slow_down_of(model, target, level, options, seconds=2.0 + 2 * attempt)
         if abs(effect - slow_down) < NEAR * slow_down:
             break
         rows = max(1, round(rows * min(8.0, max(1 / 8, slow_down / max(effect, 0.005)))))
     plant(model, target, rows)
-    return Plant(target, slow_down_of(model, target, level, options, seconds=8.0))
+    return Plant(target, slow_down_of(model, target, level, options, seconds=12.0))
 
 
 def plant(model: Path, target: Path, rows: int) -> bool:
