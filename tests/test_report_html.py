@@ -14,6 +14,8 @@ from test_report import CONVERTED, DIFFERENT, FASTER, FOLDED, INSPECTED, OUTPUT,
 
 from bnfold.report import as_html, charts, drawing
 from bnfold.results import (
+    Border,
+    BorderOutput,
     Comparison,
     Counts,
     Culprit,
@@ -28,6 +30,12 @@ from bnfold.results import (
     Verification,
 )
 
+BORDER = Border(
+    False,
+    "PyTorch in float64",
+    ("PyTorch", "ONNX model", "folded model"),
+    (BorderOutput("y", False, 1e-4, 0.25, 1e-6),),
+)
 VOID = {"meta", "input", "br", "link", "img", "path", "rect", "use"}
 DRAWN = replace(
     FOLDED,
@@ -153,12 +161,26 @@ def test_every_part_of_a_conversion_is_there() -> None:
         (Comparison("1", "dir/a.onnx", "b.onnx", VERIFIED), ("a.onnx and b.onnx", "Yes"), ("Faster?", "Every Batch")),
         (Comparison("1", "a.onnx", "b.onnx", None, (FASTER,)), ("1.30 times the speed",), ("Same function?",)),
         (
+            replace(CONVERTED, verification=replace(VERIFIED, border=BORDER)),
+            (
+                "The ONNX model does NOT compute what PyTorch does",
+                "Largest errors, against PyTorch in float64",
+                "2.5e-01",
+            ),
+            ("> No <",),
+        ),
+        (
+            replace(CONVERTED, latency=(replace(SAME_SPEED, minimum_effect=0.5, disturbed_segments=3, segments=4),)),
+            ("Not measured well", "3 of 4 segments dropped", "Differences of 50.0 % and more are found"),
+            ("No measurable difference of",),
+        ),
+        (
             replace(CONVERTED, latency=(replace(FASTER, ratio=0.5, ci95=(0.4, 0.6), verdict="slower"),)),
             ("0.50 times the speed",),
             ("No measurable",),
         ),
     ],
-    ids=["plan", "no BatchNorm", "no checks", "failed", "a copy", "verify", "bench", "slower"],
+    ids=["plan", "no BatchNorm", "no checks", "failed", "a copy", "verify", "bench", "border", "disturbed", "slower"],
 )
 def test_what_is_there_is_said_and_what_is_not_is_left_out(
     result: Report | Comparison, present: tuple[str, ...], absent: tuple[str, ...]
@@ -175,7 +197,9 @@ HOSTILE = "<script>alert(1)</script>\"'&{{ 7*7 }}$x^2$\x1b[31m\u202e\n--><!--</s
 
 def hostile(value: Any) -> Any:
     """The same result with every text in it that a model or a user may have chosen made hostile."""
-    if isinstance(value, (Site, Operator, OutputDifference, Culprit, Verification, Report, Explanation)):
+    if isinstance(
+        value, (Site, Operator, OutputDifference, Border, BorderOutput, Culprit, Verification, Report, Explanation)
+    ):
         kept_as_is = {"op", "status", "direction", "role", "reason", "version"} - (
             {"op"} if isinstance(value, Operator) else set()
         )
@@ -189,7 +213,9 @@ def hostile(value: Any) -> Any:
 
 
 def test_no_name_becomes_markup() -> None:
-    verification = replace(VERIFIED, culprits=(Culprit("s", 0.1, (("a", 0.1), ("b", 0.2))),), taken_back=("t",))
+    verification = replace(
+        VERIFIED, culprits=(Culprit("s", 0.1, (("a", 0.1), ("b", 0.2))),), taken_back=("t",), border=BORDER
+    )
     result = hostile(replace(SHOWN, verification=verification))
     page = page_of(result)
     assert len(page.all("script")) == 1

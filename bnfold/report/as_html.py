@@ -21,8 +21,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bnfold.report import charts, drawing, measures, tiles, words
-from bnfold.results import Comparison, Latency, Report, Site, Verification
+from bnfold.report import charts, drawing, measures, tables, tiles, words
+from bnfold.results import Border, Comparison, Latency, Report, Site, Verification
 
 MOST_DRAWN = 500
 _MOST_OPEN = 12  # operators in a drawing that is shown at once
@@ -77,6 +77,7 @@ def _of_report(report: Report) -> dict[str, Any]:
     facts += [("Opset", str(source.opset or "")), ("IR version", str(source.ir_version or ""))]
     facts += [("SHA-256", source.sha256 or "")]
     return {
+        "models": ("original", "folded"),
         "title": PurePath(source.path).name if source.path else "model in memory",
         "command": "inspect" if plan else "convert",
         "plan": plan,
@@ -87,6 +88,7 @@ def _of_report(report: Report) -> dict[str, Any]:
         "notes": report.notes,
         "verification": _verification(report.verification, "the folded model is"),
         "latency": _latency(report.latency, ("original", "folded")),
+        "disturbance": words.disturbance(report.latency),
         "sites": [gallery.row(site) for site in report.sites],
         "reasons": report.reasons,
         "explained": {item.reason for item in report.reasons},
@@ -97,16 +99,18 @@ def _of_report(report: Report) -> dict[str, Any]:
 def _of_comparison(comparison: Comparison) -> dict[str, Any]:
     names = PurePath(comparison.original).name, PurePath(comparison.other).name
     return {
+        "models": ("first", "second"),
         "title": f"{names[0]} and {names[1]}",
         "command": "verify" if comparison.verification else "bench",
         "plan": False,
         "failed": False,
         "facts": _facts([("First model", comparison.original), ("Second model", comparison.other)], comparison),
-        "graph": (),
+        "graph": measures.of_files(comparison.latency),
         "has_after": True,
         "notes": (),
         "verification": _verification(comparison.verification, "the two models are"),
         "latency": _latency(comparison.latency, ("first", "second")),
+        "disturbance": words.disturbance(comparison.latency),
         "sites": [],
         "reasons": (),
         "explained": set(),
@@ -138,11 +142,19 @@ def _verification(verification: Verification | None, subject: str) -> dict[str, 
             (output, _chart(charts.errors(output, limits), f"e{at}") if limits else "")
             for at, output in enumerate(verification.outputs)
         ],
+        "border": _border(verification.border),
         "culprits": [
             (culprit, _chart(charts.growth([error for _, error in culprit.growth]), f"c{at}"))
             for at, culprit in enumerate(verification.culprits)
         ],
     }
+
+
+def _border(border: Border | None) -> dict[str, Any] | None:
+    if border is None:
+        return None
+    sentences = (words.border(border), *words.border_failures(border), f"largest errors, against {border.reference}")
+    return {"sentences": sentences, "grid": tables.border_grid(border)}
 
 
 def _latency(latency: tuple[Latency, ...], names: tuple[str, str]) -> list[dict[str, Any]]:

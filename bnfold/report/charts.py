@@ -68,7 +68,7 @@ def distribution(row: Latency) -> str:
             axes.hist(middles, edges, histtype="stepfilled", color=_COLOURS[colour], alpha=0.3, linewidth=0)
             axes.hist(middles, edges, histtype="step", color=_COLOURS[colour], linewidth=1.2)
             axes.axvline(quantiles[50], color=_COLOURS[colour], linewidth=1.5, linestyle="--")
-        axes.set_xlabel("time of one run [ms]")
+        axes.set_xlabel("processor time of one run [ms]" if row.clock == "cpu" else "time of one run [ms]")
         axes.set_xlim(low - width, high + width)
     return "".join(svg)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bnfold.results import Latency, Report
@@ -35,6 +35,12 @@ def of_graph(report: Report) -> tuple[Measure, ...]:
     rows = [_count(label, old, new) for label, old, new in counts]
     rows += _size("File size", before.file_bytes, after.file_bytes if after else None)
     return tuple(rows)
+
+
+def of_files(latency: Iterable[Latency]) -> tuple[Measure, ...]:
+    """The sizes of two files that were compared, as far as they are known."""
+    sizes = {(row.file_before_bytes, row.file_after_bytes) for row in latency}
+    return tuple(row for before, after in sizes for row in _size("File size", before, after))
 
 
 def of_latency(row: Latency) -> tuple[Measure, ...]:

@@ -93,9 +93,11 @@ def _speed(latency: Sequence[Latency]) -> Tile:
 
 def _spoken(row: Latency) -> tuple[str, Tone]:
     if row.verdict == "no measurable difference":
-        return "No measurable difference", "plain"
+        verdict = words.latency_verdict(row)
+        return verdict[:1].upper() + verdict[1:], "plain"
     return f"{row.ratio:.2f} times the speed", "good" if row.verdict == "faster" else "bad"
 
 
 def _interval(row: Latency) -> str:
-    return f"95 % interval {row.ci95[0]:.3f} to {row.ci95[1]:.3f}"
+    clock = "by processor time, " if row.clock == "cpu" else ""
+    return f"{clock}95 % interval {row.ci95[0]:.3f} to {row.ci95[1]:.3f}"
