@@ -193,18 +193,20 @@ class Culprit:
 class BorderOutput:
     """One output on both sides of the border between PyTorch and what was made of it.
 
-    `eager`, `exported` and `folded` are the largest errors, over all inputs tried, of PyTorch in the model's own types,
-    of the exported model and of the folded one. `export_error` is the largest difference between the exported model and
-    PyTorch in the model's own types: the exporter's doing, held to `tolerance`. None where there is nothing to compare.
+    `export_error` is the largest difference between the exported model and PyTorch in the model's own types, the
+    exporter's doing, held to `tolerance`; `input` names the input on which it came nearest to that (or furthest past
+    it). `eager`, `exported` and `folded` are the errors of PyTorch in the model's own types, of the exported model and
+    of the folded one, on that input.
     """
 
     name: str
     passed: bool
-    tolerance: float | None = None
-    export_error: float | None = None
-    eager: float | None = None
-    exported: float | None = None
-    folded: float | None = None
+    tolerance: float
+    export_error: float
+    eager: float
+    exported: float
+    folded: float
+    input: str | None = None
     detail: str | None = None
 
 

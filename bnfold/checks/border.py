@@ -1,9 +1,9 @@
 """What came over the border between PyTorch and a file: the exporter's errors, apart from those of the fold.
 
-Per input tried, four forms of one model are run: PyTorch in float64 (the reference), PyTorch in the model's own types,
-the exported model and the folded one. The exported model is held to PyTorch's own answer by the rule of `judge` and the
-tolerances of the fold: what is beyond them is the exporter's doing. The fold is held to the exported model elsewhere
-(`verify`). All other errors are information.
+The exported model is held to what PyTorch gives in the model's own types, by the rule of `judge` and the tolerances of
+the fold: what is beyond them is the exporter's doing. The fold is held to the exported model elsewhere (`verify`).
+Beside that, as information, the distances of all forms of the model (PyTorch's, exported, folded) from PyTorch in
+float64, on that input on which the exporter came nearest to its bound, or went furthest past it.
 
 An input that PyTorch refuses (a size that its program does not take) counts for nothing; one at least must be left.
 """
@@ -11,7 +11,7 @@ An input that PyTorch refuses (a size that its program does not take) counts for
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from bnfold.checks.judge import OutputScore, judge
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, Runner
 from bnfold.errors import ModelError
-from bnfold.results import Border, BorderOutput
+from bnfold.results import Border, BorderOutput, OutputDifference
 
 Answers = Mapping[str, Array]
 EAGER = "PyTorch"
@@ -54,57 +54,54 @@ def compare_across(
 
     Raises ModelError if PyTorch can run its own model on no input, or with other outputs than the exported one has.
     """
-    tolerances = {info.name: tolerance_for(info.name, info.dtype, options) for info in exported.outputs}
-    scores = {name: OutputScore(name, tolerance) for name, tolerance in tolerances.items()}
+    scores = {
+        info.name: OutputScore(info.name, tolerance_for(info.name, info.dtype, options)) for info in exported.outputs
+    }
+    tolerances = {name: score.tolerance for name, score in scores.items()}
     baseline = Baseline(exported, tolerances, options, lambda done, of: advance(done, 2 * of))
     own = FunctionSession(origin.own, exported.inputs, exported.outputs, origin.name)
-    exact = FunctionSession(origin.exact, exported.inputs, exported.outputs, origin.name)
-    errors = {name: [0.0, 0.0, 0.0] for name in tolerances}
-    reference = f"{origin.name} in float64"
     failure: ModelError | None = None
-    compared = 0
     for done, feed in enumerate(baseline.feeds, start=1):
-        answers = [baseline.answers(feed), folded.run(feed.values)]
+        answers = baseline.answers(feed)
         try:
             eager = own.run(feed.values)
         except ModelError as error:
             failure = failure or error
             continue
-        compared += 1
         for name, score in scores.items():
-            gap = _gap(eager[name], answers[0].get(name))
+            gap = _gap(eager[name], answers.get(name))
             score.cases.append(judge(feed.label, EAGER, gap, score.tolerance, _movement(baseline, feed, name)))
-        if exact is not own:
-            try:
-                truth: Answers = exact.run(feed.values)
-            except ModelError as error:
-                # One run without a reference is enough: errors of different inputs are measured against one thing.
-                exact, reference = own, f"{origin.name} in the model's own types ({error})"
-                errors = {name: [0.0, 0.0, 0.0] for name in tolerances}
-        if exact is own:
-            truth = eager
-        for name, worst in errors.items():
-            for at, form in enumerate((eager, *answers)):
-                worst[at] = max(worst[at], _gap(truth[name], form.get(name), widened=True).max_abs)
         advance(len(baseline.feeds) + done, 2 * len(baseline.feeds))
-    if not compared and failure is not None:
+    if failure is not None and not all(score.cases for score in scores.values()):
         raise failure
-    outputs = tuple(_output(score, errors[name]) for name, score in scores.items())
-    passed = all(output.passed for output in outputs)
-    return Border(passed, reference, (EAGER, *forms), outputs)
+    results = [score.result() for score in scores.values()]
+    deciding = [feed for feed in baseline.feeds if feed.label in {result.input for result in results}]
+    sides = (own, exported, folded)
+    exact = FunctionSession(origin.exact, exported.inputs, exported.outputs, origin.name)
+    reference = f"{origin.name} in float64"
+    try:
+        truths = {feed.label: exact.run(feed.values) for feed in deciding}
+    except ModelError as error:
+        truths = {feed.label: own.run(feed.values) for feed in deciding}
+        reference = f"{origin.name} in the model's own types ({error})"
+    forms_answers = {feed.label: [side.run(feed.values) for side in sides] for feed in deciding}
+    outputs = tuple(_output(result, truths[str(result.input)], forms_answers[str(result.input)]) for result in results)
+    return Border(all(output.passed for output in outputs), reference, (EAGER, *forms), outputs)
 
 
-def _output(score: OutputScore, errors: list[float]) -> BorderOutput:
-    result = score.result()
-    eager, exported, folded = errors
+def _output(result: OutputDifference, truth: Answers, answers: Sequence[Answers]) -> BorderOutput:
+    """The verdict on one output, with the errors on the input that decided it."""
+    name = result.name
+    eager, exported, folded = (_gap(truth[name], form.get(name), widened=True).max_abs for form in answers)
     return BorderOutput(
-        name=score.name,
+        name=name,
         passed=result.passed,
         tolerance=result.tolerance,
         export_error=result.max_abs,
         eager=eager,
         exported=exported,
         folded=folded,
+        input=result.input,
         detail=result.detail,
     )
 

@@ -100,7 +100,7 @@ def _verification(verification: Verification, subject: str) -> Iterator[str]:
 
 def _border(border: Border) -> Iterator[str]:
     yield from _heading("Against PyTorch")
-    yield f"{_text(words.border(border))}; largest errors, against {_text(border.reference)}:"
+    yield f"{_text(words.border(border))}; errors, against {_text(border.reference)}:"
     yield ""
     yield from _table(border_grid(border))
     yield ""

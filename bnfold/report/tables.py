@@ -124,18 +124,12 @@ def border_grid(border: Border) -> Grid:
     rows = tuple(
         (
             printable(output.name),
-            *map(_optional_error, (output.eager, output.exported, output.folded)),
-            _optional_error(output.export_error),
-            _optional_error(output.tolerance),
+            *map(error_size, (output.eager, output.exported, output.folded, output.export_error, output.tolerance)),
             "same" if output.passed else "DIFFERS",
         )
         for output in border.outputs
     )
     return Grid(header, "lrrrrrl", rows)
-
-
-def _optional_error(value: float | None) -> str:
-    return "" if value is None else error_size(value)
 
 
 def latency_grid(latency: Iterable[Latency], *, tails: bool) -> Grid:

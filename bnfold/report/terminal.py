@@ -178,7 +178,7 @@ def _verdict(page: _Page, verification: Verification, subject: str, verbose: boo
     page.lines(f"note: {words.printable(note)}" for note in verification.notes)
     if verification.border:
         page.gap()
-        page.line(f"largest errors, against {words.printable(verification.border.reference)}:")
+        page.line(f"errors, against {words.printable(verification.border.reference)}:")
         page.table(border_grid(verification.border))
         page.gap()
         page.line(words.border(verification.border), "green" if verification.border.passed else "bold red")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
+from bnfold.errors import ModelError
 from bnfold.graphs.torch.fold import attempt
 
 Array = NDArray[Any]
@@ -31,12 +32,13 @@ class Function:
     """A model that is called with arrays, one per tensor among its arguments, and gives those of its results, in order.
 
     A bfloat16 tensor is a float32 array, since NumPy has no such type. `leaves` are the arguments flattened by `spec`,
-    with the dtype of each tensor in its place.
+    with the dtype of each tensor in its place; `results` are the places of what is given, among the results flattened.
     """
 
     call: Callable[..., Any]
     leaves: tuple[Any, ...]
     spec: TreeSpec
+    results: tuple[int, ...]
     what: str
     float64: bool = False
 
@@ -52,14 +54,17 @@ class Function:
                 return self.call(*args, **kwargs)
 
         result = attempt(f"PyTorch {torch.__version__} cannot run {self.what}", run)
-        return [_array(leaf) for leaf in tree_flatten(result)[0] if isinstance(leaf, torch.Tensor | int | float)]
+        given = tree_flatten(result)[0]
+        if len(given) <= max(self.results, default=0):
+            raise ModelError(f"{self.what} gives {len(given)} results, fewer than its trace did")
+        return [_array(given[place]) for place in self.results]
 
     def in_float64(self) -> Function:
         """The same function in float64. Raises ModelError if the model cannot be copied."""
         model: Any = self.call
         if isinstance(model, nn.Module):
             model = attempt(f"{self.what} cannot be copied", lambda: copy.deepcopy(model).double())
-        return Function(model, self.leaves, self.spec, f"{self.what} in float64", float64=True)
+        return replace(self, call=model, what=f"{self.what} in float64", float64=True)
 
     def _tensor(self, array: Array, dtype: torch.dtype) -> torch.Tensor:
         tensor = torch.from_numpy(np.array(array)).to(dtype)  # a copy: what is written to an input stays here

@@ -6,8 +6,8 @@ would begin after that (a test holds it). Names of inputs and of dynamic axes ar
 
 from __future__ import annotations
 
-import importlib.util
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ def to_onnx(program: ExportedProgram, what: str, dynamic_shapes: Any, input_name
 
 def check_exporter() -> None:
     """Raises MissingDependency where the exporter lacks the package that it is written with."""
-    if importlib.util.find_spec("onnxscript") is None:
+    if find_spec("onnxscript") is None:
         raise MissingDependency('writing a PyTorch model as ONNX needs onnxscript: pip install "bnfold[torch]"')
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, SymIntArgument, TensorArgument
 from torch.nn.modules.dropout import _DropoutNd
 
 from bnfold.errors import ModelError, UsageError
@@ -210,18 +210,25 @@ def _opened(
     spec = program.call_spec.in_spec
     if spec is None:
         raise ModelError(f"{place.name}: the program does not say how it is called; export it with torch.export.export")
-    function = Function(model, tuple(leaves), spec, place.name)
-    outputs = [_signature(node.name, node.meta["val"]) for node in _results(program)]
+    outputs = _results(program)
+    function = Function(model, tuple(leaves), spec, tuple(outputs), place.name)
     loose = isinstance(model, torch.jit.ScriptModule)
     widened = replace(function, call=program.module()) if loose else function
-    return Opened(place, program, function, widened, tuple(inputs), tuple(outputs), tuple(shapes), **rest)
+    return Opened(place, program, function, widened, tuple(inputs), tuple(outputs.values()), tuple(shapes), **rest)
 
 
-def _results(program: ExportedProgram) -> list[fx.Node]:
-    """The nodes whose tensors a program hands to its user, in order."""
-    nodes = {node.name: node for node in program.graph.nodes}
-    specs = [spec for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    return [nodes[spec.arg.name] for spec in specs if isinstance(spec.arg, TensorArgument)]
+def _results(program: ExportedProgram) -> dict[int, Signature]:
+    """What a program hands to its user that is no constant, by its place among all that it hands out."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    specs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    found: dict[int, Signature] = {}
+    for place, arg in enumerate(specs):
+        if isinstance(arg, TensorArgument):
+            tensor: Any = values[arg.name]
+            found[place] = _signature(arg.name, tensor)
+        elif isinstance(arg, SymIntArgument):
+            found[place] = (arg.name, "int64", ())
+    return found
 
 
 def _signature(name: str, tensor: torch.Tensor) -> Signature:
@@ -277,8 +284,8 @@ def _in_evaluation(module: nn.Module, name: str, request: Request) -> nn.Module:
     if not _is_training(module):
         return module
     if not request.assume_eval:
-        norms = [path for path, layer in module.named_modules() if _kind(layer).startswith(_NORMS)]
-        norms = [path for path in norms if _is_training(module.get_submodule(path))]
+        layers = [(path, layer) for path, layer in module.named_modules() if _kind(layer).startswith(_NORMS)]
+        norms = [path for path, layer in layers if _is_training(layer)]
         raise _in_training(name, norms, "call eval() on it")
     evaluated_copy: nn.Module = attempt(f"{name} cannot be copied", lambda: copy.deepcopy(module))
     return evaluated_copy.eval()

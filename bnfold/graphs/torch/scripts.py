@@ -35,7 +35,11 @@ def program_of_script(script: torch.jit.ScriptModule, args: tuple[Any, ...], dyn
         ) from error
 
     def convert() -> Any:
-        return TS2EPConverter(script, args).convert().module()
+        loose = TS2EPConverter(script, args).convert().module()
+        # Checks of the code, such as how many axes its input has, which nobody asks for any more.
+        loose.graph.eliminate_dead_code()
+        loose.recompile()
+        return loose
 
     loose: nn.Module = attempt("PyTorch cannot convert this TorchScript to a program", convert)
     return traced(loose, args, {}, dynamic_shapes)
