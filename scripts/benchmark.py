@@ -13,10 +13,12 @@ one that fails or passes `--limit` is not, either, and its row says so. Then, on
   would be too few rounds to tell anything.
 
 Prints a Markdown page; `--out` also writes it, as benchmark.md, with benchmark.json and pictures (for which it needs
-matplotlib). Tools that are not installed are named and left out: `pip install --group bench` brings them all. The
-tables and pictures of the README are
+matplotlib); `--name` gives the files another name. Tools that are not installed are named and left out:
+`pip install --group bench` brings them all. The tables and pictures of the README are
 
     python scripts/benchmark.py FOLDER --out docs
+    python scripts/tricky_models.py TRICKY
+    python scripts/benchmark.py TRICKY --out docs --name answers --no-latency --rounds 1
     python scripts/readme.py
 
 The torch exporter needs the network's source: it has a row for NAME.onnx where NAME.safetensors and networks.py lie
@@ -41,9 +43,10 @@ from typing import Any
 
 import benchmark_page
 import benchmark_plots
-from benchmark_rows import ORIGINAL, OURS, Result, Row, Speed, row_to_json
+from benchmark_rows import ORIGINAL, OURS, OURS_TOO, Result, Row, Speed, row_to_json
 from programs import (
     BNFOLD,
+    BNFOLD_SIMPLIFY,
     ONNXOPTIMIZER,
     ONNXSCRIPT,
     ONNXSIM,
@@ -60,6 +63,7 @@ from programs import (
 
 TOOLS = {
     OURS: BNFOLD,
+    OURS_TOO: BNFOLD_SIMPLIFY,
     "onnxsim": ONNXSIM,
     "OnnxSlim": ONNXSLIM,
     "onnxoptimizer": ONNXOPTIMIZER,
@@ -70,7 +74,7 @@ TOOLS = {
 }
 # Rounds of a contest below which nothing could be claimed twice over; three runs each.
 _ROUNDS_TO_TELL = 12
-_LONGEST_CONTEST_S = 6.0
+_LONGEST_CONTEST_S = 5.0
 _CHECK_LIMIT_S = 600.0
 _NOT_SAME, _INVALID = 1, 2
 
@@ -79,6 +83,7 @@ _NOT_SAME, _INVALID = 1, 2
 class Settings:
     """How much to measure. Times in seconds; see the options of the same names."""
 
+    name: str
     rounds: int
     seconds: float
     seconds_a_model: float
@@ -93,7 +98,8 @@ def main() -> int:
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path, metavar="FOLDER_OR_FILE")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write benchmark.md, .json and pictures there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the page as Markdown and JSON, and pictures")
+    parser.add_argument("--name", default="benchmark", help="of these files (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each conversion (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=0.5, help="of each contest and level, at least (default: %(default)s)"
@@ -101,7 +107,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds-a-model",
         type=float,
-        default=8.0,
+        default=6.0,
         metavar="S",
         help="conversions of a model by a tool end when they have taken that long (default: %(default)s)",
     )
@@ -111,7 +117,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=TOOLS, metavar="TOOL", help=f"one of {', '.join(TOOLS)}")
     args = parser.parse_args()
     paths = model_files(args.models)
-    settings = Settings(args.rounds, args.seconds, args.seconds_a_model, args.limit, args.seed, not args.no_latency)
+    settings = Settings(
+        args.name, args.rounds, args.seconds, args.seconds_a_model, args.limit, args.seed, not args.no_latency
+    )
     wanted = {name: program for name, program in TOOLS.items() if name == OURS or name in (args.only or TOOLS)}
     here, _ = installed(wanted.values())
     tools = {name: program for name, program in wanted.items() if program in here}
@@ -124,18 +132,18 @@ def main() -> int:
     for row in rows(paths, tools, settings):
         page["rows"].append(row_to_json(row))
         if args.out:  # after every model: what has been measured is not lost
-            (args.out / "benchmark.json").write_text(json.dumps(page, indent=1) + "\n")
+            (args.out / f"{args.name}.json").write_text(json.dumps(page, indent=1) + "\n")
     text = benchmark_page.page(page)
     print(text)
     if args.out:
-        (args.out / "benchmark.md").write_text(text)
+        (args.out / f"{args.name}.md").write_text(text)
         if not benchmark_plots.draw(page, args.out):
             say("no pictures: matplotlib is not installed")
     return 0
 
 
 def model_files(given: Sequence[Path]) -> list[Path]:
-    """The .onnx files that are given or lie in the folders given, the smallest first; ends the script without any."""
+    """The .onnx files that are given or lie in the folders given; ends the script without any."""
     paths = [path for item in given for path in (sorted(item.glob("*.onnx")) if item.is_dir() else [item])]
     for path in paths:
         if not path.is_file():
@@ -146,16 +154,17 @@ def model_files(given: Sequence[Path]) -> list[Path]:
     for name in names:
         if names.count(name) > 1:
             sys.exit(f"two models are called '{name}': rename one")
-    return sorted(paths, key=lambda path: path.stat().st_size)
+    return paths
 
 
 def about(tools: dict[str, Program], wanted: dict[str, Program], settings: Settings) -> dict[str, Any]:
     """What was measured with what."""
     import bnfold
 
-    versions = {name: metadata.version(program.needs[0]) for name, program in tools.items() if name != OURS}
+    versions = {name: metadata.version(program.needs[0]) for name, program in tools.items()}
+    versions |= {name: bnfold.__version__ for name in versions if name in (OURS, OURS_TOO)}
     return {
-        "tools": {OURS: bnfold.__version__, **versions},
+        "tools": versions,
         "missing": [name for name in wanted if name not in tools],
         "runtime": metadata.version("onnxruntime"),
         "python": platform.python_version(),
@@ -177,7 +186,7 @@ def rows(paths: Sequence[Path], tools: dict[str, Program], settings: Settings) -
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         for program in tools.values():  # compiles and caches what each of them imports
             warm = Path(scratch) / "warm.onnx"
-            run(program, paths[0], warm, settings.limit)
+            run(program, min(paths, key=lambda path: path.stat().st_size), warm, settings.limit)
             warm.unlink(missing_ok=True)
         for number, path in enumerate(paths):
             folder = Path(scratch) / str(number)
@@ -263,13 +272,20 @@ class Model:
         answer, done = self.ask("verify", self.path, output)
         if answer is None:
             what = "" if done.exit_code == _INVALID else "bnfold verify fails: "
-            return replace(result, passed=False, detail=f"{what}{done.problem}")
+            return replace(result, passed=False, detail=self.without_folder(f"{what}{done.problem}"))
         outputs = answer["verification"]["outputs"]
         bad = [item for item in outputs if not item["passed"]]
-        errors = [item["max_rel"] for item in bad or outputs if item["max_rel"] is not None]
-        detail = next((item["detail"] for item in bad if item["detail"]), None)
+        errors = [
+            item["max_rel"]
+            for item in bad or outputs
+            if item["max_rel"] is not None and (item["passed"] or item["max_abs"] > item["tolerance"])
+        ]
+        detail = next((self.without_folder(item["detail"]) for item in bad if item["detail"]), None)
         passed = bool(answer["verification"]["passed"])
         return replace(result, passed=passed, max_rel=max(errors, default=None), detail=detail)
+
+    def without_folder(self, text: str) -> str:
+        return text.replace(f"{self.folder}{os.sep}", "")
 
     def timed(self, results: dict[str, Result], order: random.Random) -> dict[str, Result]:
         """The results with the times of all outputs that are right, against bnfold's; the original comes first."""

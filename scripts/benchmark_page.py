@@ -11,6 +11,7 @@ from benchmark_rows import (
     MEASURES,
     ORIGINAL,
     OURS,
+    OURS_TOO,
     Result,
     Row,
     failure,
@@ -24,33 +25,47 @@ from benchmark_rows import (
 Found = dict[str, Any]
 """The content of benchmark.json: `about` the run, and its `rows`."""
 
-_LONGEST_WORDS = 100
+_LONGEST_WORDS = 160
 
 
 def page(found: Found) -> str:
-    """Everything: the section of the README, then each output's own figures."""
+    """Everything: the section of the README, then faults, and each output's own figures."""
     rows = rows_of(found)
-    return "\n\n".join(["# Benchmark", section(found), "## Every output", everything(rows), *faults(rows)]) + "\n"
+    name = found["about"]["settings"]["name"]
+    left = f"![What every tool leaves in every model]({name}-left.svg)"
+    return "\n\n".join(["# Benchmark", section(found), left, *faults(rows), "## Every output", everything(rows)]) + "\n"
 
 
-def section(found: Found, pictures: str = "") -> str:
-    """What the README shows; `pictures` is the folder in which they lie, as a prefix of their names."""
+def section(found: Found, folder: str = "") -> str:
+    """What the README shows; `folder` is that of the page and its pictures, as a prefix of their names."""
     rows = rows_of(found)
     tools = list(found["about"]["tools"])
-    parts = [_about(found, rows), summary(rows, tools), _NOTES]
-    if any(result.speeds for row in rows for result in row.results.values()):
-        parts.append(f"![Time of every output by that of bnfold's, per model]({pictures}benchmark-latency.svg)")
-    parts += [left_table(rows, tools), standings(rows), *faults(rows)]
+    name = found["about"]["settings"]["name"]
+    levels = [level for level in LEVELS if any(level in r.speeds for row in rows for r in row.results.values())]
+    parts = [_about(found, rows), summary(rows, tools, levels), _notes(tools, levels)]
+    if levels:
+        parts.append(f"![Time of every output by that of bnfold's]({folder}{name}-latency.svg)")
+    parts += [left_table(rows, tools), standings(rows)]
+    if folder:
+        parts.append(f"[Every output, and what is wrong with it]({folder}{name}.md)")
     return "\n\n".join(parts)
 
 
-_NOTES = (
-    "Left: BatchNorms and chains that spell one; a model without a right answer counts with all it had. Time and "
-    "memory: of a conversion as a whole process, geometric mean of the ratio to bnfold's. Latency: of the outputs that "
-    "are right, geometric mean of the ratio to bnfold's output, in contests of two in turns; above 1 bnfold's output "
-    "is faster. Files with operators of ONNX Runtime's own (*) run nowhere else; they do not compete where its "
-    "optimisations are off."
-)
+def _notes(tools: Sequence[str], levels: Sequence[str]) -> str:
+    words = (
+        "Left: BatchNorms and chains that spell one; a model without a right answer counts with all it had. Time and "
+        "memory: of a conversion as a whole process, geometric mean of the ratio to bnfold's. Files with operators of "
+        "ONNX Runtime's own (*) run nowhere else, and what is left in them cannot be counted: a BatchNorm that it "
+        "cannot fold becomes a convolution of its own. They compete where its optimisations are on."
+    )
+    if OURS_TOO in tools:
+        words += f" {OURS_TOO} runs onnxsim first, and does not compete."
+    if levels:
+        words += (
+            " Latency: of the outputs that are right, geometric mean of the ratio to bnfold's output, in contests of "
+            "two in turns; above 1 bnfold's output is faster."
+        )
+    return words
 
 
 def rows_of(found: Found) -> list[Row]:
@@ -59,11 +74,15 @@ def rows_of(found: Found) -> list[Row]:
 
 def _about(found: Found, rows: Sequence[Row]) -> str:
     about, settings = found["about"], found["about"]["settings"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["tools"].items() if not name.startswith("ORT"))
+    named = {
+        name: version for name, version in about["tools"].items() if name != OURS_TOO and not name.startswith("ORT")
+    }
+    versions = ", ".join(f"{name} {version}" for name, version in named.items())
     sites = f"{sum(row.batch_norms for row in rows)} BatchNorms and {sum(row.chains for row in rows)} chains"
+    load = "" if about["load"] is None else f" (load average at the start {about['load']:.1f})"
     words = [
         f"{len(rows)} models with {sites}; {versions}; ONNX Runtime {about['runtime']}, Python {about['python']}.",
-        f"{about['machine']}; {settings['rounds']} rounds of conversions",
+        f"{about['machine']}{load}; {settings['rounds']} rounds of conversions",
     ]
     words[1] += f", contests of {settings['seconds']:g} s or more." if settings["latency"] else "."
     if about["missing"]:
@@ -78,19 +97,19 @@ def _about(found: Found, rows: Sequence[Row]) -> str:
     return " ".join(words)
 
 
-def summary(rows: Sequence[Row], tools: Iterable[str]) -> str:
-    """One row per tool."""
+def summary(rows: Sequence[Row], tools: Iterable[str], levels: Sequence[str]) -> str:
+    """One row per tool; latency at these levels."""
     titles = [
         "tool",
         "left",
-        "wrong answers",
+        "wrong",
         "no output",
         "time",
         "memory",
-        *(f"latency, {title}" for title in LEVELS.values()),
+        *(f"latency, {LEVELS[level]}" for level in levels),
     ]
     body = []
-    for tool in (*tools, ORIGINAL):
+    for tool in (*tools, ORIGINAL) if levels else tools:
         sums = total(tool, rows)
         if not sums.models:
             continue
@@ -104,7 +123,7 @@ def summary(rows: Sequence[Row], tools: Iterable[str]) -> str:
                 str(sums.failed),
                 _ratio(sums.time),
                 _ratio(sums.memory),
-                *(_ratio(1.0 if tool == OURS else sums.latency[level]) for level in LEVELS),
+                *(_ratio(1.0 if tool == OURS else sums.latency[level]) for level in levels),
             ]
         )
     return table(titles, body, right_from=1)
@@ -187,8 +206,10 @@ def _left(result: Result | None) -> str:
     if result.problem is not None:
         return "fails"
     if result.passed is False:
-        return "wrong"
-    return "?" if result.batch_norms is None or result.chains is None else _sites(result.batch_norms, result.chains)
+        return "wrong" if result.max_rel is None else f"wrong ({result.max_rel:.2g})"
+    if result.batch_norms is None or result.chains is None:
+        return "?"
+    return _sites(result.batch_norms, result.chains) + "*" * bool(result.domains)
 
 
 def _sites(batch_norms: int, chains: int) -> str:

@@ -10,11 +10,14 @@ from typing import Any
 from benchmark_page import Found, rows_of
 from benchmark_rows import LEVELS, ORIGINAL, OURS, Row
 
-LATENCY, LEFT = "benchmark-latency.svg", "benchmark-left.svg"
 # Without these every run would write other bytes, and every letter would be an outline.
 _STYLE = {"svg.hashsalt": "bnfold", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
 _MARKERS = "osD^vPX*<>"
 _INCH_A_ROW = 0.34
+_MARGIN = 1.15
+_NARROW = (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2)
+_WIDE = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2, 3, 5, 8, 12, 20, 50)
+_CROWDED = 2.8
 
 
 def draw(found: Found, folder: Path) -> bool:
@@ -24,13 +27,14 @@ def draw(found: Found, folder: Path) -> bool:
     import matplotlib
 
     matplotlib.use("Agg")
+    name = found["about"]["settings"]["name"]
     rows = [row for row in rows_of(found) if row.unjudged is None]
     tools = [tool for tool in found["about"]["tools"] if any(tool in row.results for row in rows)]
     with matplotlib.rc_context(_STYLE):
         if rows:
-            _save(_left(rows, tools), folder / LEFT)
+            _save(_left(rows, tools), folder / f"{name}-left.svg")
         if any(result.speeds for row in rows for result in row.results.values()):
-            _save(_latency(rows, tools), folder / LATENCY)
+            _save(_latency(rows, tools), folder / f"{name}-latency.svg")
     return True
 
 
@@ -51,7 +55,7 @@ def _left(rows: Sequence[Row], tools: Sequence[str]) -> Any:
             elif not result.passed:
                 text = "wrong"
             else:
-                text = str(result.left)
+                text = f"{result.left}{'*' * bool(result.domains)}"
                 shares[y, x] = (result.left or 0) / max(row.sites, 1)
             style = {"color": "firebrick", "weight": "bold"} if text in ("fails", "wrong") else {}
             axes.text(x, y, text, ha="center", va="center", **style)
@@ -101,9 +105,11 @@ def _latency(rows: Sequence[Row], tools: Sequence[str]) -> Any:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks([value for value in _TICKS if axes.get_xlim()[0] <= value <= axes.get_xlim()[1]])
+        low, high = _reach(rows, level)
+        axes.set_xlim(low, high)
+        axes.set_xticks([value for value in (_WIDE if high > _CROWDED * low else _NARROW) if low <= value <= high])
         axes.set_title(f"ONNX Runtime, {title}", loc="left", fontsize=9)
-        axes.set_xlabel("time by that of bnfold's output (right of 1: bnfold's is faster)", fontsize=8)
+        axes.set_xlabel("time / time of bnfold's output (right of 1: bnfold's is faster)", fontsize=8)
         axes.grid(axis="x", color="lightgrey", linewidth=0.5)
         for y in range(1, len(rows), 2):
             axes.axhspan(y - 0.5, y + 0.5, color="whitesmoke", zorder=0)
@@ -114,7 +120,10 @@ def _latency(rows: Sequence[Row], tools: Sequence[str]) -> Any:
     return figure
 
 
-_TICKS = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 4, 6, 8, 12, 16)
+def _reach(rows: Sequence[Row], level: str) -> tuple[float, float]:
+    """From the lowest to the highest ratio, and some more; an interval may go further."""
+    ratios = [result.speeds[level].ratio for row in rows for result in row.results.values() if level in result.speeds]
+    return min(ratios, default=1.0) / _MARGIN, max(ratios, default=1.0) * _MARGIN
 
 
 def _save(figure: Any, path: Path) -> None:

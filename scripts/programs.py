@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 _TRACEBACK = "Traceback (most recent call last):\n"
+_RAISED_FROM = "\nThe above exception was the direct cause of the following exception:\n"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_REASON = 160
 
@@ -76,6 +77,11 @@ BNFOLD = Program(
     "bnfold convert",
     ("-m", "bnfold", "convert", "--no-verify", "--no-bench", "{source}", "-o", "{out}"),
     ("onnx",),
+)
+BNFOLD_SIMPLIFY = Program(
+    "bnfold convert --simplify",
+    ("-m", "bnfold", "convert", "--simplify", "--no-verify", "--no-bench", "{source}", "-o", "{out}"),
+    ("onnx", "onnxsim"),
 )
 ONNXSCRIPT = Program(
     "onnxscript optimizer",
@@ -147,10 +153,13 @@ def run_python(arguments: Sequence[str], limit_s: float | None = None) -> Run:
 
 
 def reason(errors: str) -> str:
-    """The line of what was printed to stderr that names the error: of a traceback, the exception's first."""
+    """The line of what was printed to stderr that names the error: of a traceback, the exception's first.
+
+    Of exceptions that were raised from one another, it is the cause that says what happened.
+    """
     text = _ESCAPES.sub("", errors)
     if _TRACEBACK in text:
-        text = text.rpartition(_TRACEBACK)[2]
+        text = text.partition(_RAISED_FROM)[0].rpartition(_TRACEBACK)[2]
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith(" ")]
         line = lines[0] if lines else ""
     else:

@@ -1,19 +1,26 @@
-"""Writes the generated parts of README.md: the table of reasons, from the code; the cost, from a run of cost.py.
+"""Writes the generated parts of README.md: the table of reasons, from the code; the benchmarks, from the JSON that
+benchmark.py has left in docs/, and their own pages beside it; the cost, from a run of cost.py.
 
-usage: python scripts/readme.py                 the reasons
-       python scripts/readme.py --check         the same, but exit code 1 if README.md would change
+usage: python scripts/readme.py                 the reasons and the benchmarks
+       python scripts/readme.py --check         writes nothing, and ends with 1 if a file would change
        python scripts/readme.py --cost FILE     what `python scripts/cost.py > FILE` printed
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
+from benchmark_page import page, section
+
 from bnfold.algebra.reasons import REASONS
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+BENCHMARKS = ("benchmark", "answers")
 
 
 def reasons_table() -> str:
@@ -33,12 +40,19 @@ def with_section(text: str, name: str, body: str) -> str:
 
 def main() -> None:
     text = README.read_text()
-    wanted = with_section(text, "reasons", reasons_table())
+    text = with_section(text, "reasons", reasons_table())
+    pages = {}
+    for name in BENCHMARKS:
+        found = json.loads((DOCS / f"{name}.json").read_text())
+        text = with_section(text, name, section(found, f"{DOCS.name}/"))
+        pages[DOCS / f"{name}.md"] = page(found)
     if "--cost" in sys.argv:
-        wanted = with_section(wanted, "cost", Path(sys.argv[sys.argv.index("--cost") + 1]).read_text().strip())
+        text = with_section(text, "cost", Path(sys.argv[sys.argv.index("--cost") + 1]).read_text().strip())
+    pages[README] = text
     if "--check" in sys.argv:
-        sys.exit(text != wanted)
-    README.write_text(wanted)
+        sys.exit(any(path.read_text() != wanted for path, wanted in pages.items()))
+    for path, wanted in pages.items():
+        path.write_text(wanted)
 
 
 if __name__ == "__main__":
