@@ -127,7 +127,7 @@ def test_a_page_names_what_failed_and_what_is_not_there() -> None:
     about |= {"runtime": "1", "python": "3", "machine": "abacus", "load": 0.0}
     rows = [row(a=WRONG, b=CRASHED), Row("other", 2, 1, {**row(a=right(1, SLOWER)).results}, not_for=("c",))]
     text = page({"about": about, "rows": [row_to_json(entry) for entry in rows]})
-    assert "| net | 4 | 1 | wrong (1) | fails |" in text
+    assert "| net | 4 | 1 | wrong (1.2) | fails |" in text
     assert "- net, a: wrong answer, relative error 1.2" in text
     assert "- net, b: ValueError: no" in text
     assert "left out: d" in text
