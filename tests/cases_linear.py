@@ -65,6 +65,12 @@ MATMULS = [
         "d c",
     ),
     Case(
+        "MatMul, constant on the left, Transpose, BN over its rows",
+        "(T[4,L] x) => (T[L,4] y) <T[4,4] W, bn[4]> { c = MatMul(W, x) t = Transpose(c) y = BN(t) }",
+        "MatMul Add Transpose",
+        "c < Transpose",
+    ),
+    Case(
         "MatMul of a batch of weights, BN over the batch axis of the weight",
         "(T[N,4,L,3] x) => (T[N,4,L,5] y) <T[4,3,5] W, bn[4]> { c = MatMul(x, W) y = BN(c) }",
         "MatMul Add",

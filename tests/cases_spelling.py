@@ -108,6 +108,16 @@ HIDDEN = [
         "c",
     ),
     Case(
+        "BN parameters behind Cast and Transpose",
+        """(T[N,3,H,W] x) => (T[N,4,h,w] y)
+        <T[4,3,3,3] W, float16[4] g, T[4] beta, float[4] m, T[1,4] v, int64[1] flat = {-1}>
+        { half = Cast<to=1>(g) gamma = CastLike(half, W) mean = CastLike(m, W) t = Transpose(v) var = Reshape(t, flat)
+          c = Conv(x, W) y = BN(c) }""",
+        "Conv",
+        "c",
+        values={"v": [[1.0, 2.0, 0.5, 3.0]]},
+    ),
+    Case(
         "BN parameters from Constant nodes",
         """(T[N,3,H,W] x) => (T[N,2,h,w] y) <T[2,3,3,3] W>
         { gamma = Constant<value = T[2] {2, -1}>() beta = Constant<value = T[2] {1, 2}>()

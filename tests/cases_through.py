@@ -72,6 +72,19 @@ MAPS = [
         "Conv GlobalAveragePool Flatten",
         "c < Flatten GlobalAveragePool",
     ),
+    *(
+        Case(
+            f"Conv, {name}, Flatten, BN",
+            f"""(T[N,3,4,4] x) => (T[N,4] y) <T[4,3,3,3] W, bn[4]>
+            {{ c = Conv(x, W) p = {call} f = Flatten(p) y = BN(f) }}""",
+            f"Conv {call.partition('<')[0]} Flatten",
+            f"c < Flatten {call.partition('<')[0]}",
+        )
+        for name, call in (
+            ("AveragePool that does not count its padding", "AveragePool<kernel_shape=[4,4], pads=[1,1,1,1]>(c)"),
+            ("ReduceMean", "ReduceMean<axes=[2,3]>(c)"),
+        )
+    ),
     Case(
         "Conv, AveragePool, Flatten, BN over the features",
         """(T[N,3,6,6] x) => (T[N,16] y) <T[4,3,3,3] W, T[4] B, T[16] gamma, T[16] beta, T[16] mean, T[16] var>
