@@ -22,4 +22,12 @@ CASES = [
     chain("Mul, Neg, Add, Mul", "p = Mul(g, u) n = Neg(p) a = Add(n, b) v = Mul(a, d)", "Mul Add", "p a"),
     chain("Mul, Div", "p = Mul(u, g) v = Div(p, d)", "Mul", "p"),
     chain("Div, Neg", "q = Div(u, d) v = Neg(q)", "Div", "q"),
+    Case(
+        "Mul, Sub, BN, Mul by a number: what is left when the BN has gone is one chain",
+        """(T[N,4,H,W] x) => (T[N,4,H,W] y) <T[4,1,1] g, T[4,1,1] b, T[1] k, bn[4]>
+        { u = Tanh(x) p = Mul(u, g) s = Sub(p, b) n = BN(s) v = Mul(n, k) y = Sigmoid(v) }""",
+        "Tanh Mul Sub Sigmoid",
+        "p s ; s p",
+        "merged",
+    ),
 ]

@@ -51,6 +51,32 @@ def _batch_norm(attributes: Attributes, inputs: list[Any], opset: int, count: in
     return [gamma * (x - mean) / np.sqrt(var + eps) + beta, *statistics[: count - 1]]
 
 
+def _instance_norm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
+    x, scale, bias = inputs
+    shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
+    y = _standardised(x, tuple(range(2, x.ndim)), attributes)
+    return y * scale.reshape(shape) + bias.reshape(shape)
+
+
+def _layer_norm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
+    x, scale, *more = inputs
+    y = _standardised(x, tuple(range(x.ndim))[attributes.get("axis", -1) :], attributes) * scale
+    return y + more[0] if more else y
+
+
+def _group_norm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
+    x, scale, bias = inputs
+    shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
+    groups = x.reshape(x.shape[0], attributes["num_groups"], -1)
+    y = _standardised(groups, (2,), attributes).reshape(x.shape)
+    return y * scale.reshape(shape) + bias.reshape(shape)
+
+
+def _standardised(x: Array, axes: tuple[int, ...], attributes: Attributes) -> Array:
+    variance = x.var(axes, keepdims=True) + np.float32(attributes.get("epsilon", 1e-5))
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(variance)
+
+
 def _gemm(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
     a, b = inputs[:2]
     y = attributes.get("alpha", 1.0) * (
@@ -250,6 +276,9 @@ OPERATORS: dict[str, Operator] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _globally(np.mean),
     "GlobalMaxPool": _globally(np.max),
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
     "Identity": _plain(lambda x: x),
     "LSTM": lstm,
     "LeakyRelu": _leaky_relu,

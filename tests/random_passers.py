@@ -346,6 +346,23 @@ def opaque(b: Builder, x: Var) -> Var:
     return b.one(op, [x], axis=b.pick([None, x.rank - 1])) if op == "Softmax" else b.one(op, [x])
 
 
+def normalisation(b: Builder, x: Var) -> Var:
+    """With an epsilon that is large enough not to magnify the rounding of equal elements."""
+    op = b.pick(["InstanceNormalization", "LayerNormalization", "GroupNormalization"])
+    first, last = (1, 2) if op != "LayerNormalization" else (-b.integer(1, max(x.rank - 1, 1)), None)
+    sizes = x.dims[first:last]
+    newest = {"LayerNormalization": 17, "GroupNormalization": 21}.get(op, 7)
+    if b.opset < newest or x.rank < 3 or any(size is None for size in sizes):
+        raise RejectedError("no such normalisation here")
+    scale, bias = (b.constant(b.normal(*(size or 1 for size in sizes)), x, role) for role in ("factor", "vector"))
+    attributes: dict[str, Any] = {"epsilon": 0.5}
+    if op == "LayerNormalization":
+        attributes["axis"] = first
+    if op == "GroupNormalization":
+        attributes["num_groups"] = b.pick([size for size in (1, 2, 3) if (sizes[0] or 1) % size == 0])
+    return b.one(op, [x, scale, *([bias] if op != "LayerNormalization" or b.chance(0.7) else [])], **attributes)
+
+
 def enlarging(b: Builder, x: Var) -> Var:
     """A constant that gives the value another shape, or a Sum with one, or a constant divided by the value."""
     which = b.pick(["more axes", "longer", "sum", "reciprocal"])
@@ -390,6 +407,7 @@ PASSERS: list[tuple[Passer, float]] = [
     (resize, 1),
     (homogeneous, 1.5),
     (opaque, 0.5),
+    (normalisation, 0.8),
     (constant_bias, 0.7),
     (enlarging, 0.3),
 ]

@@ -9,7 +9,7 @@ which a file lists its nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
@@ -113,10 +113,31 @@ class _Folding:
                         refusals[index].append(refusal)
                     else:
                         progress = True
+        self._shorten(refusals)
         for index, answers in refusals.items():
-            if self._try(index, plan_reduction):
-                self.outcomes[index] = Outcome(self.sites[index], _told(answers))
+            self.outcomes.setdefault(index, Outcome(self.sites[index], _told(answers)))
         return [self._told_of(index) for index in range(len(self.sites))]
+
+    def _shorten(self, kept: Collection[int]) -> None:
+        """Make chains that stay as short as they can be: as they are by now, with what folds have left next to them."""
+        if all(self._is_norm(node) for index in kept for node in self.sites[index].nodes):
+            return
+        for chain in self.graph.sites():
+            indices = {self.owner[node] for node in chain.nodes if node in self.owner} & set(kept)
+            if len(chain.nodes) < 2 or chain.refusal or not indices:
+                continue
+            index = min(indices)
+            site = self.sites[index]
+            self.sites[index] = replace(site, nodes=chain.nodes)
+            if self._try(index, plan_reduction):
+                self.sites[index] = site
+            else:
+                self.outcomes |= dict.fromkeys(indices, self.outcomes[index])
+
+    def _is_norm(self, node: Node) -> bool:
+        """Whether one node does all that a chain can do."""
+        kind = self.graph.kind(node)
+        return isinstance(kind, ConstAffine) and kind.absorber.scale is not None and kind.absorber.shift is not None
 
     def _told_of(self, index: int) -> Outcome:
         outcome = self.outcomes[index]

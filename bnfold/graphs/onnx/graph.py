@@ -53,7 +53,7 @@ class OnnxGraph:
     # What the planner asks.
 
     def sites(self) -> list[Site]:
-        return find_sites(self, self.scopes, self.facts)
+        return find_sites(self, self.scopes, self.facts, self.gone)
 
     def kind(self, node: Node) -> ops.Kind:
         if node not in self._kinds:

@@ -5,7 +5,7 @@ Where a factor would enlarge what a linear operator makes, the site is listed an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Refusal
@@ -19,12 +19,12 @@ _LINKS = ("Mul", "Add", "Sub", "Div", "Neg")
 _FACTORS = ("Mul", "Div")
 
 
-def find_sites(graph: Graph, scopes: list[Scope], facts: Facts) -> list[Site]:
-    """All sites in topological order, those of a body right before the node that holds it."""
-    return [site for scope in scopes for site in _in_scope(graph, scope, facts)]
+def find_sites(graph: Graph, scopes: list[Scope], facts: Facts, gone: Collection[Node]) -> list[Site]:
+    """All sites in topological order, those of a body right before the node that holds it; `gone` are nodes no more."""
+    return [site for scope in scopes for site in _in_scope(graph, scope, facts, gone)]
 
 
-def _in_scope(graph: Graph, scope: Scope, facts: Facts) -> Iterator[Site]:
+def _in_scope(graph: Graph, scope: Scope, facts: Facts, gone: Collection[Node]) -> Iterator[Site]:
     def links(node: Node) -> bool:
         if node.op not in _LINKS or node.domain or node.scope is not scope:
             return False
@@ -36,8 +36,10 @@ def _in_scope(graph: Graph, scope: Scope, facts: Facts) -> Iterator[Site]:
             bodies.setdefault(body.owner, []).append(body)
     chained: set[Node] = set()
     for node in scope.nodes:
+        if node in gone:
+            continue
         for body in bodies.get(node, ()):
-            yield from _in_scope(graph, body, facts)
+            yield from _in_scope(graph, body, facts, gone)
         if node.op == BATCH_NORM and not node.domain:
             yield _batch_norm(node, graph.kind(node))
         elif node not in chained and links(node) and not facts.known(node.outputs[0]):
