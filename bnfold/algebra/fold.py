@@ -220,8 +220,8 @@ class _Folding:
         """Take away the answers that a plan may change, before it is carried out."""
         if not self.answers:
             return
-        for edit in plan.edits:
-            for node in self._around(edit.node):
+        for changed in {edit.node for edit in plan.edits}:
+            for node in self._around(changed):
                 for key in self.watchers.pop(node, ()):
                     self.answers.pop(key, None)
 

@@ -88,18 +88,19 @@ def _drawing(graph: EditableGraph, roles: dict[Node, Role], gaining: set[Node]) 
             waiting.pop()
         else:
             waiting += missing
-    return tuple(_operator(graph, node, roles, order, node in gaining) for node in order)
+    return tuple([_operator(graph, node, roles[node], makers[node], order, node in gaining) for node in order])
 
 
 def _operator(
-    graph: EditableGraph, node: Node, roles: dict[Node, Role], order: dict[Node, int], gains_bias: bool
+    graph: EditableGraph, node: Node, role: Role, makers: list[Node], order: dict[Node, int], gains_bias: bool
 ) -> Operator:
-    reads = [order[maker] for maker in _above(graph, node) if maker in order]
     outside = 0
     for value in graph.inputs(node):
-        made = graph.producer(value) if value is not None else None
-        if value is not None and not graph.is_constant(value) and (made is None or made[0] not in order):
-            outside += 1
-    readers = sum(reader not in order for reader in _below(graph, node))
-    readers += sum(value is not None and graph.is_output(value) for value in graph.outputs(node))
-    return Operator(graph.name(node), graph.op(node), roles[node], tuple(sorted(reads)), outside, readers, gains_bias)
+        if value is not None and not graph.is_constant(value):
+            made = graph.producer(value)
+            outside += made is None or made[0] not in order
+    made_values = [value for value in graph.outputs(node) if value is not None]
+    readers = sum([reader not in order for reader in _below(graph, node)])
+    readers += sum([graph.is_output(value) for value in made_values])
+    reads = tuple(sorted([order[maker] for maker in makers]))
+    return Operator(graph.name(node), graph.op(node), role, reads, outside, readers, gains_bias)

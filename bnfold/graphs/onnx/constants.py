@@ -43,7 +43,7 @@ _GROWING = {
 }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Known:
     """A constant: its element type, shape, a way to read it, and the affine that folds have put on it since.
 
@@ -164,7 +164,9 @@ class Constants:
         return self._cache[value]
 
     def known(self, value: Value | None) -> Known | None:
-        found = self.get(value) if value is not None else None
+        if value is None:
+            return None
+        found = self._cache.get(value) or self.get(value)
         return found if isinstance(found, Known) else None
 
     def reconsider(self) -> None:

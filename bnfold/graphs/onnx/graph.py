@@ -38,9 +38,7 @@ class OnnxGraph:
         self.shapes, self.constants = settled(document, self.scopes, freeze_initializers)
         self.facts = Facts(self.shapes, self.constants)
         self._kinds: dict[Node, ops.Kind] = {}
-        self._names = {name for scope in self.all_scopes() for name in scope.values}
-        self._names |= {node.proto.name for scope in self.all_scopes() for node in scope.nodes}
-        self._names |= {info.name for info in document.model.graph.value_info}
+        self._names: set[str] = set()
         # What `emit` has to write: constants made, nodes gone, and whose metadata go where.
         self.new: dict[Scope, list[Value]] = {}
         self.gone: set[Node] = set()
@@ -103,8 +101,12 @@ class OnnxGraph:
         if known is None or value is None or not known.is_floating:
             return Refusal("computed-weight", "a constant to fold into is of a type that is not understood")
         after = known.then(affine)
-        kept = (bool(value.readers) and len(value.readers) > 1) or value.is_output
-        return after.refusal() or (after.nbytes if kept else max(0, after.nbytes - known.nbytes))
+        refusal = after.refusal()
+        if refusal:
+            return refusal
+        if len(value.readers) > 1 or value.is_output:
+            return after.nbytes
+        return 0 if after.folded_shape == known.folded_shape else max(0, after.nbytes - known.nbytes)
 
     def can_drop(self, node: Node, data: int) -> bool:
         source, target = node.inputs[data], node.outputs[0]
@@ -126,6 +128,8 @@ class OnnxGraph:
     # What a plan does.
 
     def apply(self, plan: Plan) -> None:
+        if not self._names:
+            self._names = self._all_names()
         for edit in plan.edits:
             if isinstance(edit, Rewrite):
                 self._rewrite(edit)
@@ -265,6 +269,13 @@ class OnnxGraph:
             name, count = f"{base}_{count}", count + 1
         self._names.add(name)
         return name
+
+    def _all_names(self) -> set[str]:
+        """The names that are taken."""
+        scopes = self.all_scopes()
+        names = {name for scope in scopes for name in scope.values}
+        names |= {node.proto.name for scope in scopes for node in scope.nodes}
+        return names | {info.name for info in self.document.model.graph.value_info}
 
 
 def _made(array: Array, like: Known, base: str) -> Known:
