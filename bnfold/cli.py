@@ -239,10 +239,13 @@ def verify(a: Path, b: Path, reports: tuple[Path, ...], quiet: bool, verbose: bo
 @main.command()
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
+@click.option("--no-memory", is_flag=True, help="Do not measure how much memory A and B need.")
 @data_options
 @bench_options
 @print_options
-def bench(a: Path, b: Path, reports: tuple[Path, ...], quiet: bool, verbose: bool, **checks: Any) -> None:
+def bench(
+    a: Path, b: Path, no_memory: bool, reports: tuple[Path, ...], quiet: bool, verbose: bool, **checks: Any
+) -> None:
     """Measure whether A or B is faster, and whether that is real."""
     from bnfold.report.progress import progress_bar
     from bnfold.results import Comparison
@@ -250,7 +253,7 @@ def bench(a: Path, b: Path, reports: tuple[Path, ...], quiet: bool, verbose: boo
     options = check_options(**checks)
     where = bnfold.environment()
     with progress_bar(quiet=quiet) as progress:
-        latency = bnfold.bench(a, b, memory=True, options=options, progress=progress)
+        latency = bnfold.bench(a, b, memory=not no_memory, options=options, progress=progress)
     comparison = Comparison(bnfold.__version__, str(a), str(b), latency=latency, environment=where)
     _publish(comparison, reports, quiet, verbose)
 

@@ -11,7 +11,7 @@ import click
 
 from bnfold.checks.options import (
     CheckOptions,
-    parse_batch_sizes,
+    parse_counts,
     parse_input_shape,
     parse_provider_option,
     parse_range,
@@ -80,7 +80,10 @@ data_options = _options(
         help="Where to run, separated by commas: cpu, cuda or names of ONNX Runtime's.",
     ),
     click.option(
-        "--intra-op-num-threads", type=int, metavar="N", help="Threads per operator.  [default: ONNX Runtime's choice]"
+        "--intra-op-num-threads",
+        metavar="N[,N]",
+        help="Threads per operator; of several, each is measured, the first is verified with.  "
+        "[default: ONNX Runtime's choice]",
     ),
 )
 torch_options = _options(
@@ -188,7 +191,7 @@ def check_options(
     val_range: str | None,
     seed: int,
     providers: str,
-    intra_op_num_threads: int | None,
+    intra_op_num_threads: str | None,
     check_n: int = _DEFAULTS.check_n,
     rtol: tuple[str, ...] = (),
     atol: tuple[str, ...] = (),
@@ -200,6 +203,7 @@ def check_options(
     """The options of the checks as one value; a command passes those that it has."""
     output_rtol = _by_name("--rtol", map(parse_tolerance, rtol))
     output_atol = _by_name("--atol", map(parse_tolerance, atol))
+    threads = () if intra_op_num_threads is None else parse_counts(intra_op_num_threads, "numbers of threads")
     provider_options: dict[str, dict[str, str]] = {}
     for provider, key, value in map(parse_provider_option, provider_option):
         provider_options.setdefault(provider, {})[key] = value
@@ -214,10 +218,11 @@ def check_options(
         output_rtol=output_rtol,
         output_atol=output_atol,
         providers=tuple(name.strip() for name in providers.split(",")),
-        intra_op_num_threads=intra_op_num_threads,
+        intra_op_num_threads=threads[0] if threads else None,
+        bench_threads=threads if len(threads) > 1 else (),
         exact_seconds=exact_seconds,
         bench_seconds=bench_seconds,
-        batch_sizes=() if batch_sizes is None else parse_batch_sizes(batch_sizes),
+        batch_sizes=() if batch_sizes is None else parse_counts(batch_sizes, "batch sizes"),
         provider_options=provider_options,
     )
 

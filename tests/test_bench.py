@@ -246,6 +246,24 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert covered >= 180
 
 
+def test_an_opening_of_a_few_rounds_leaves_the_interval_as_narrow_as_it_is() -> None:
+    rng = np.random.default_rng(11)
+    half = {}
+    for sizes in ((120, 120), (118, 2, 118, 2), (114, 2, 2, 2, 114, 2, 2, 2)):
+        noise = np.split(rng.normal(0, 0.1, 240), np.cumsum(sizes)[:-1])
+        estimate = median_ratio([np.exp(part + (0.3 if len(part) == 2 else 0)) for part in noise], rng)
+        half[len(sizes)] = np.log(estimate.high / estimate.low) / 2
+    assert max(half.values()) < 1.5 * half[2]
+
+
+def test_four_openings_that_differ_widen_the_interval() -> None:
+    rng = np.random.default_rng(12)
+    noise = rng.normal(0, 0.02, (4, 60))
+    even = median_ratio(list(np.exp(noise)), rng)
+    uneven = median_ratio(list(np.exp(noise + np.array([[0.1], [-0.1], [0.05], [-0.05]]))), rng)
+    assert np.log(uneven.high / uneven.low) > 3 * np.log(even.high / even.low)
+
+
 def test_the_minimum_effect_is_found_four_times_in_five() -> None:
     rng = np.random.default_rng(5)
 
@@ -492,6 +510,12 @@ def test_sessions_are_opened_as_the_user_asks(monkeypatch: pytest.MonkeyPatch) -
 def test_every_batch_size_is_measured_on_its_own() -> None:
     rows = bench(network(), network(), CheckOptions(bench_seconds=0.02, batch_sizes=(1, 5)))
     assert [(row.batch_size, row.opt_level) for row in rows] == [(1, "disable"), (1, "all"), (5, "disable"), (5, "all")]
+
+
+def test_every_number_of_threads_is_measured_on_its_own() -> None:
+    options = CheckOptions(bench_seconds=0.02, intra_op_num_threads=1, bench_threads=(1, 2))
+    rows = bench(network(), network(), options, levels=("all",))
+    assert [row.intra_op_num_threads for row in rows] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,7 @@ CHECKS = [
     (["--seed", "7"], {"seed": 7}),
     (["--providers", "cpu, cuda"], {"providers": ("cpu", "cuda")}),
     (["--intra-op-num-threads", "2"], {"intra_op_num_threads": 2}),
+    (["--intra-op-num-threads", "2,1"], {"intra_op_num_threads": 2, "bench_threads": (2, 1)}),
 ]
 TOLERANCES = [
     (["--check-n", "3"], {"check_n": 3}),
@@ -192,6 +193,13 @@ def test_every_option_of_the_checks_reaches_the_api(
     result = run(command, *models, *args)
     assert result.exit_code == 0, result.stderr
     assert seen["options"] == CheckOptions(**fields)
+
+
+@pytest.mark.parametrize(("args", "memory"), [([], True), (["--no-memory"], False)])
+def test_bench_measures_memory_unless_told_not_to(args: list[str], memory: bool, api: Install) -> None:
+    seen = api("bench", (SAME_SPEED,))
+    assert run("bench", "a.onnx", "b.onnx", *args).exit_code == 0
+    assert seen["memory"] is memory
 
 
 def test_inspect_passes_its_options(api: Install) -> None:

@@ -86,6 +86,7 @@ def test_tolerances_that_make_no_sense(text: str) -> None:
         {"intra_op_num_threads": 0},
         {"bench_seconds": 0.0},
         {"batch_sizes": (1, 0)},
+        {"bench_threads": (1, 0)},
     ],
 )
 def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:

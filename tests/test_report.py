@@ -234,6 +234,7 @@ def test_a_benchmark_says_in_words_what_its_numbers_mean() -> None:
         (replace(SAME_SPEED, clock="cpu"), "difference of 2.3 % or more by processor time (", SAME_SPEED.verdict),
         (replace(FASTER, clock="cpu"), "1.299 times the speed of a by processor time (", "faster"),
         (replace(FASTER, batch_size=8), "CPU, not optimised, batch 8: b is faster", "faster"),
+        (replace(FASTER, intra_op_num_threads=1), "CPU, not optimised, 1 thread: b is faster", "faster"),
     ],
 )
 def test_what_was_not_measured_well_is_not_called_equal(row: Latency, sentence: str, cell: str) -> None:

@@ -33,6 +33,7 @@ class Setting:
 
     provider: str
     opt_level: OptLevel
+    threads: int | None
     batch_size: int | None
     provider_options: Mapping[str, str]
 
@@ -46,7 +47,8 @@ def bench(
     memory: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Latency, ...]:
-    """Time both models on every provider and batch size of `options`, without graph optimisations and with all of them.
+    """Time both models on every provider, batch size and number of threads of `options`, without graph optimisations
+    and with all of them.
 
     Each combination takes `options.bench_seconds` at most, a quarter more on a machine that others use too, plus the
     time to open three sessions and warm them up; it is longer where a few runs of each model are, and shorter, two
@@ -63,8 +65,9 @@ def bench(
     providers = resolve_providers(options.providers)
     own = resolve_options(options.provider_options, providers)
     settings = [
-        Setting(provider, level, batch, own.get(provider, {}))
+        Setting(provider, level, threads, batch, own.get(provider, {}))
         for provider in providers
+        for threads in options.bench_threads or (options.intra_op_num_threads,)
         for batch in options.batch_sizes or (None,)
         for level in levels
     ]
@@ -83,7 +86,7 @@ def bench(
                     setting.provider,
                     setting.opt_level,
                     feed.values,
-                    intra_op_num_threads=options.intra_op_num_threads,
+                    intra_op_num_threads=setting.threads,
                     provider_options=setting.provider_options,
                 )
                 for model in (original, folded)
@@ -104,7 +107,7 @@ def _measure(
             folded if role == "folded" else original,
             setting.provider,
             setting.opt_level,
-            intra_op_num_threads=options.intra_op_num_threads,
+            intra_op_num_threads=setting.threads,
             provider_options=setting.provider_options,
             tf32=True,
             deterministic=False,
@@ -166,7 +169,7 @@ def _latency(
         before_quantiles_ms=before,
         after_quantiles_ms=after,
         batch_size=setting.batch_size,
-        intra_op_num_threads=options.intra_op_num_threads,
+        intra_op_num_threads=setting.threads,
     )
 
 

@@ -35,6 +35,8 @@ class CheckOptions:
             for none of it.
         bench_seconds: longest time to spend on running models, per provider, optimisation level and batch size; a
             measurement that can tell 5 % stops earlier.
+        bench_threads: numbers of threads per operator to measure with, each on its own, instead of
+            `intra_op_num_threads`.
         batch_sizes: to measure with, each on its own; none leaves it at 1, or what the model or the user fixes.
 
     Raises:
@@ -55,6 +57,7 @@ class CheckOptions:
     intra_op_num_threads: int | None = None
     exact_seconds: float = 5.0
     bench_seconds: float = 20.0
+    bench_threads: tuple[int, ...] = ()
     batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -81,8 +84,9 @@ class CheckOptions:
                 raise UsageError(f"{what} is {tolerance:g}: a tolerance is a finite number, zero or above")
         if not self.providers or not all(self.providers):
             raise UsageError("name at least one execution provider, for example cpu")
-        if self.intra_op_num_threads is not None and self.intra_op_num_threads < 1:
-            raise UsageError(f"intra-op-num-threads {self.intra_op_num_threads}: must be at least 1")
+        for threads in (self.intra_op_num_threads, *self.bench_threads):
+            if threads is not None and threads < 1:
+                raise UsageError(f"intra-op-num-threads {threads}: must be at least 1")
         if not (math.isfinite(self.exact_seconds) and self.exact_seconds >= 0):
             raise UsageError(f"time in float64 of {self.exact_seconds:g} s: must be a finite time, zero or above")
         if not (math.isfinite(self.bench_seconds) and self.bench_seconds > 0):
@@ -142,15 +146,15 @@ def parse_tolerance(text: str) -> tuple[str, float]:
     return name, value
 
 
-def parse_batch_sizes(text: str) -> tuple[int, ...]:
-    """Read `1,8,32`, each once.
+def parse_counts(text: str, what: str) -> tuple[int, ...]:
+    """Read `1,8,32`, each once; `what` these are stands in the error.
 
     Raises:
         UsageError: if these are no whole numbers of 1 and above.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"cannot read the batch sizes '{text}': write them as 1,8")
+        raise UsageError(f"cannot read the {what} '{text}': write whole numbers above zero, as in 1,8")
     return tuple(dict.fromkeys(map(int, parts)))
 
 

@@ -43,9 +43,15 @@ def error_size(value: float) -> str:
 
 
 def setting(row: Latency) -> str:
-    """Where a time was measured: the provider, whether the runtime's own graph optimisations were on, and the batch."""
-    where = f"{row.provider.removesuffix('ExecutionProvider')}, {_OPT_LEVELS[row.opt_level]}"
-    return where if row.batch_size is None else f"{where}, batch {row.batch_size}"
+    """Where a time was measured: the provider, whether the runtime's own graph optimisations were on; batch and threads
+    where they were asked for.
+    """
+    parts = [row.provider.removesuffix("ExecutionProvider"), _OPT_LEVELS[row.opt_level]]
+    if row.batch_size is not None:
+        parts.append(f"batch {row.batch_size}")
+    if row.intra_op_num_threads is not None:
+        parts.append(counted(row.intra_op_num_threads, "thread"))
+    return ", ".join(parts)
 
 
 def is_plan(report: Report) -> bool:
