@@ -88,7 +88,8 @@ class Plan:
     """The complete edit for one site. `into` are the nodes that absorb, `through` the nodes that are crossed.
 
     `added_bytes` is at most how much larger the model becomes: copies of constants that others still read, constants
-    that grow, and new biases, these counted in float64.
+    that grow, and new biases, these counted in float64. `changed` are the values that hold something else afterwards
+    than they did, where they are still there: all others are what they were.
     """
 
     edits: tuple[Edit, ...]
@@ -96,6 +97,7 @@ class Plan:
     through: tuple[Node, ...]
     direction: Literal["backward", "forward", "split", "merged"] = "backward"
     added_bytes: int = 0
+    changed: tuple[Value, ...] = ()
 
 
 Steps = Sequence[Step] | Refusal

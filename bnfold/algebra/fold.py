@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Protocol
 
 from bnfold.algebra.affine import Refusal
-from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply
+from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply, Value
 from bnfold.algebra.neighbours import of_plan, of_refusal
 from bnfold.algebra.ops import ConstAffine
 from bnfold.algebra.plan import Graph, Site, Trace, plan_backward, plan_forward, plan_merge, plan_split
@@ -45,7 +45,8 @@ class EditableGraph(Graph, Protocol):
 class Outcome:
     """What became of a site. Folded: `direction`, the names of `into` and the types of `through`; kept: `refusal`.
 
-    `operators` is the part of the graph that this is about, for drawing.
+    `operators` is the part of the graph that this is about, for drawing. `nodes` are the site's own as they were at
+    first, `changed` the values that hold something else after the fold.
     """
 
     site: Site
@@ -55,6 +56,8 @@ class Outcome:
     through: tuple[str, ...] = ()
     added_bytes: int = 0
     operators: tuple[Operator, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    changed: tuple[Value, ...] = ()
 
 
 def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> list[Outcome]:
@@ -77,6 +80,7 @@ class _Folding:
     def __init__(self, graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> None:
         self.graph = graph
         self.sites = list(graph.sites())
+        self.whole = [site.nodes for site in self.sites]
         self.owner = {node: index for index, site in enumerate(self.sites) for node in site.nodes}
         self.outcomes: dict[int, Outcome | Plan] = {}
         self.absorbed: dict[Node, Plan] = {}
@@ -148,7 +152,15 @@ class _Folding:
         crossed = [self.graph.op(node) for node in outcome.through if node not in self.sites[index].nodes]
         through = tuple(op for op, _ in groupby(crossed))
         return Outcome(
-            self.sites[index], None, outcome.direction, into, through, outcome.added_bytes, self.drawn[outcome]
+            self.sites[index],
+            None,
+            outcome.direction,
+            into,
+            through,
+            outcome.added_bytes,
+            self.drawn[outcome],
+            self.whole[index],
+            outcome.changed,
         )
 
     def _ends(self, nodes: tuple[Node, ...]) -> list[Node]:

@@ -16,7 +16,7 @@ that of the first alternative, which is the one that would have removed the most
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from bnfold.algebra import ops
@@ -96,12 +96,13 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """A part of a plan: edits, who absorbs, what is crossed."""
+    """A part of a plan: edits, who absorbs, what is crossed, which values change."""
 
     edits: tuple[Edit, ...] = ()
     into: tuple[Node, ...] = ()
     through: tuple[Node, ...] = ()
     added_bytes: int = 0
+    changed: tuple[Value, ...] = ()
 
     def __add__(self, other: _Found) -> _Found:
         return _Found(
@@ -109,6 +110,7 @@ class _Found:
             self.into + other.into,
             self.through + other.through,
             self.added_bytes + other.added_bytes,
+            self.changed + other.changed,
         )
 
     @property
@@ -146,7 +148,7 @@ def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     if isinstance(down, Refusal):
         return down
     kept = tuple(edit for edit in down.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
-    return _plan(graph, up + _Found(kept, down.into, down.through, down.added_bytes), "split")
+    return _plan(graph, up + replace(down, edits=kept), "split")
 
 
 def plan_merge(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
@@ -186,7 +188,7 @@ def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
         return Refusal("too-large", f"the fold would add {size} of parameters", graph.name(found.into[0]))
     into = tuple(dict.fromkeys(found.into))
     through = tuple(node for node in dict.fromkeys(found.through) if node not in into)
-    return Plan(found.edits, into, through, direction, added_bytes)
+    return Plan(found.edits, into, through, direction, added_bytes, found.changed)
 
 
 class _Search:
@@ -251,7 +253,8 @@ class _Search:
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
         steps = self._allowed(kind, steps)
-        return _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
+        found = _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
+        return found if isinstance(found, Refusal) else found + _Found(changed=(value,))
 
     def _take(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
         """Meet all demands of one backward step."""
@@ -276,7 +279,7 @@ class _Search:
             return refusal
         if graph.is_output(value):
             return Refusal("graph-output", "its value is an output of the graph", graph.name(maker))
-        total = _Found()
+        total = _Found(changed=(value,))
         readers = graph.readers(value)
         if len({node for node, _ in readers}) < len(readers):
             return Refusal("conflict", "one operator reads the value twice", graph.name(readers[0][0]))
@@ -313,7 +316,7 @@ class _Search:
             found = self._pull(graph.inputs(node)[at], demand, node, at, depth + 1)
             if isinstance(found, Refusal):
                 return found
-            total += _Found(found.edits, found.into, added_bytes=found.added_bytes)
+            total += replace(found, through=())
         for value, out in zip(graph.outputs(node), step.outs, strict=False):
             found = self._push(value, out, node, depth + 1)
             if isinstance(found, Refusal):

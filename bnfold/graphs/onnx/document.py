@@ -9,7 +9,7 @@ is copied until it is written, and then once.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,18 +80,36 @@ class Computed:
 Payload = Piece | Stored | Computed
 
 
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """What the folds of one document did, in names of values of the main graph.
+
+    `sites` gives, by the first output of a site's node, the place of the site in the account; `inner` are the places of
+    the sites that lie inside bodies and functions. `changed` are the values that hold something else than they did.
+    `exact` are the new constants in float64, as they were before they were rounded; `known` gives a value of the
+    original that is computed from constants alone, in float64 after it was computed in its own type, or None.
+    """
+
+    sites: Mapping[str, int]
+    inner: frozenset[int]
+    changed: frozenset[str]
+    exact: Mapping[str, Callable[[], NDArray[np.float64]]]
+    known: Callable[[str], NDArray[Any] | None]
+
+
 @dataclass(eq=False)
 class Document:
     """A skeleton and its payloads.
 
     `path` is the file that it was read from, None for a model in memory; `external` names the data files beside it, as
-    the model does.
+    the model does. `ledger` says what the folds did that were carried out on it.
     """
 
     model: onnx.ModelProto
     payloads: dict[str, Payload] = field(default_factory=dict)
     path: Path | None = None
     external: tuple[str, ...] = ()
+    ledger: Ledger | None = None
 
     @property
     def payload_bytes(self) -> int:

@@ -16,6 +16,7 @@ from bnfold.graphs.onnx.emit import emit
 from bnfold.graphs.onnx.functions import copied, inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
 from bnfold.graphs.onnx.index import graphs_of
+from bnfold.graphs.onnx.ledger import ledger_of
 from bnfold.results import Counts, Site
 
 
@@ -53,8 +54,10 @@ def _with_functions(document: Document, where: str, options: FoldOptions) -> tup
 
 def _fold(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
     graph = OnnxGraph(document, where, freeze_initializers=options.freeze_initializers)
+    values = dict(graph.scopes[0].values)
     outcomes = fold_graph(graph, lambda index, site: options.chooses(index, site.name))
     if any(outcome.refusal is None for outcome in outcomes):
+        document.ledger = ledger_of(graph, outcomes, values)
         emit(graph)
     return tuple(account(outcome) for outcome in outcomes)
 

@@ -26,7 +26,7 @@ from bnfold.graphs.onnx.functions import inlined
 
 MOST_PARAMETERS = 2**28
 
-_RELATIVE_STEP: dict[int, float] = {
+RELATIVE_STEP: dict[int, float] = {
     onnx.TensorProto.FLOAT: 2.0**-23,
     onnx.TensorProto.FLOAT16: 2.0**-10,
     onnx.TensorProto.BFLOAT16: 2.0**-7,
@@ -141,13 +141,17 @@ class Engine:
             raise CannotRun(f"the weight '{name}' is stored in a packed form")
         return np.frombuffer(payload.read(), dtype).reshape(tuple(tensor.dims))
 
+    def elem_type(self, name: str) -> int:
+        """The element type in which a weight of the main graph is stored."""
+        return self._tensors[name].data_type
+
     def nudged(self, rng: np.random.Generator) -> Values:
         """The floating-point weights, each moved up or down by up to half a step of the type it is stored in."""
         out: Values = {}
         for name, tensor in self._tensors.items():
             if tensor.data_type in FLOATS:
                 weight = self._weight(name, {})
-                step = _RELATIVE_STEP[tensor.data_type]
+                step = RELATIVE_STEP[tensor.data_type]
                 out[name] = weight * (1 + step / 2 * rng.uniform(-1, 1, weight.shape))
         return out
 
