@@ -148,6 +148,7 @@ def convert(
     *,
     verify: bool = True,
     bench: bool = True,
+    certify: bool = False,
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
     freeze_initializers: bool = False,
@@ -178,6 +179,10 @@ def convert(
     torch.export, where an axis may also be a name or None, as in {"x": {0: "batch"}}. The suffix of `output` decides
     between an ONNX file and a program (.pt2).
 
+    `certify` proves every fold by itself, in float64 and apart from rounding: see `Certificate`. The certificates are
+    in the report and, as JSON under `bnfold.certificate.` and the site's name, in the metadata of the model; a fold
+    that fails is taken back.
+
     Raises:
         UsageError: if the options contradict each other or the machine.
         ModelError: if the source cannot be read, traced or exported, or run neither by ONNX Runtime nor in float64.
@@ -204,9 +209,9 @@ def convert(
     with folder_beside(target) as folder:
         task = ready(Target(target, folder, chosen, save_as_external_data, simplify), hashed)
         if verify and checks is not None:
-            attempt, verification = task.job.verified(checks, progress)
+            attempt, verification = task.job.verified(checks, progress, certify=certify)
         else:
-            attempt, verification = task.job.attempt(), None
+            attempt, verification = task.job.certified(_options(options)) if certify else task.job.attempt(), None
         report = Report(__version__, task.describe(), attempt.sites, task.before, attempt.after, notes=task.notes)
         report = report.with_(verification=verification, environment=where, reasons=explained(attempt.sites))
         if verification is not None and not verification.passed:
@@ -296,13 +301,18 @@ def _check_options(options: CheckOptions | None, on_runtime: bool = True) -> Che
 
     `on_runtime` says whether ONNX Runtime will be needed.
     """
-    from bnfold.checks.options import CheckOptions
     from bnfold.checks.session import resolve_options, resolve_providers
 
-    options = options or CheckOptions()
+    options = _options(options)
     if on_runtime:
         resolve_options(options.provider_options, resolve_providers(options.providers))
     return options
+
+
+def _options(options: CheckOptions | None) -> CheckOptions:
+    from bnfold.checks.options import CheckOptions
+
+    return options or CheckOptions()
 
 
 def _environment() -> Environment:

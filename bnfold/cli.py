@@ -117,6 +117,7 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the folded model with the original.")
 @click.option("--no-bench", is_flag=True, help="Do not measure latency.")
+@click.option("--certify", is_flag=True, help="Prove every fold by itself in float64; certificates go into OUT too.")
 @click.option("--simplify", is_flag=True, help="Run onnxsim first (extra: simplify).")
 @click.option(
     "--save-as-external-data",
@@ -135,6 +136,7 @@ def convert(
     force: bool,
     no_verify: bool,
     no_bench: bool,
+    certify: bool,
     simplify: bool,
     save_as_external_data: bool,
     weights: Path | None,
@@ -165,6 +167,7 @@ def convert(
                 output,
                 verify=not no_verify,
                 bench=not no_bench,
+                certify=certify,
                 only=only,
                 skip=skip,
                 freeze_initializers=freeze_initializers,

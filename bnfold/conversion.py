@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold.certificates import Examination, as_metadata, examine
 from bnfold.errors import OutputError, UsageError
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.families import factory_name
 from bnfold.graphs.onnx import files
-from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.document import Document, Ledger
 from bnfold.graphs.onnx.fold import count, evaluate_batch_norms, fold_document, strip_empty_outputs
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
@@ -37,13 +38,14 @@ PROGRAM_SUFFIX = ".pt2"
 class Attempt:
     """The result of folding some sites: on the disk beside the target, with its account.
 
-    `changed` says whether it is anything else than a copy of the original's file.
+    `changed` says whether it is anything else than a copy of the original's file; `ledger` what the folds did.
     """
 
     sites: tuple[Site, ...]
     staged: Staged
     after: Counts
     changed: bool
+    ledger: Ledger | None = None
 
     @property
     def folded(self) -> frozenset[int]:
@@ -95,32 +97,55 @@ class Job(ABC):
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         """The latency of the original and of one attempt."""
 
-    def verified(self, options: CheckOptions, progress: Progress | None) -> tuple[Attempt, Verification]:
+    def examined(self, attempt: Attempt, options: CheckOptions, *, follow: bool) -> Examination:
+        """Every fold of an attempt by itself, as far as that is possible; with `follow`, where the error goes."""
+        return Examination({}, "folds are looked at one by one in ONNX files alone")
+
+    def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
+        """An attempt with a certificate of every fold; those that are wrong are taken back."""
+        raise UsageError("folds are certified in ONNX files alone: name a target that ends in .onnx")
+
+    def verified(
+        self, options: CheckOptions, progress: Progress | None, *, certify: bool = False
+    ) -> tuple[Attempt, Verification]:
         """The attempt that passes, and the verdict on it; folds that fail are taken back and named.
 
         When nothing passes, the verdict on the full attempt is returned with it.
         """
-        full = self.attempt()
+        full = self.certified(options) if certify else self.attempt()
         if not full.changed:
             return full, Verification(True, self.unchanged, ())
         verdict = self.judge(full, options, progress)
         if verdict.passed:
             return full, verdict
-        culprits = self._culprits(full.folded, full.folded, options)
-        if not culprits or culprits == full.folded:
-            return full, verdict
-        rest = self.attempt(culprits)
-        again = self.judge(rest, options, progress)
-        if not again.passed:
-            return full, verdict
-        sites = tuple(
-            replace(site, reason="taken-back", detail="its fold failed verification and was taken back")
-            if index in culprits
-            else site
-            for index, site in enumerate(rest.sites)
-        )
-        names = tuple(full.sites[index].name for index in sorted(culprits))
-        return replace(rest, sites=sites), replace(again, taken_back=names)
+        found = self.examined(full, options, follow=True)
+        verdict = replace(verdict, culprits=found.culprits(found.wrong, full.sites))
+        for culprits in self._suspects(found, full, options):
+            if not culprits or culprits >= full.folded:
+                continue
+            rest = self.certified(options, culprits) if certify else self.attempt(culprits)
+            again = self.judge(rest, options, progress)
+            if again.passed:
+                names = tuple(full.sites[index].name for index in sorted(culprits))
+                known = found.culprits(culprits, full.sites)
+                marked = _marked(rest, culprits, "its fold failed verification")
+                return marked, replace(again, taken_back=names, culprits=known)
+            rest.staged.discard()
+        return full, verdict
+
+    def _suspects(self, found: Examination, full: Attempt, options: CheckOptions) -> Iterator[frozenset[int]]:
+        """Sets of folds to take back, the likelier first: those found wrong by themselves, those found by bisection."""
+        if found.wrong and not found.wrong >= full.folded:
+            yield self._alone(found, options)
+        yield self._culprits(full.folded, full.folded, options)
+
+    def _alone(self, found: Examination, options: CheckOptions) -> frozenset[int]:
+        """The folds that are wrong; of those that met in one value, only the ones without which it passes."""
+        wrong = found.wrong
+        for place in sorted(place for place in wrong if found.found[place].together & wrong):
+            if found.found[place].together & wrong and self._passes(wrong - {place}, options):
+                wrong -= {place}
+        return wrong
 
     def _culprits(self, suspects: frozenset[int], folded: frozenset[int], options: CheckOptions) -> frozenset[int]:
         """The folds that fail on their own, by bisection, of suspects that are known to fail together.
@@ -133,12 +158,15 @@ class Job(ABC):
         middle = len(ordered) // 2
         culprits: frozenset[int] = frozenset()
         for half in (frozenset(ordered[:middle]), frozenset(ordered[middle:])):
-            attempt = self.attempt(folded - half)
-            passed = self.judge(attempt, options).passed
-            attempt.staged.discard()
-            if not passed:
+            if not self._passes(folded - half, options):
                 culprits |= self._culprits(half, folded, options)
         return culprits
+
+    def _passes(self, without: frozenset[int], options: CheckOptions) -> bool:
+        attempt = self.attempt(without)
+        passed = self.judge(attempt, options).passed
+        attempt.staged.discard()
+        return passed
 
 
 class Conversion(Job):
@@ -155,11 +183,13 @@ class Conversion(Job):
         self._numbers = count_from()
         self._reference: Path | None = None
 
-    def attempt(self, without: frozenset[int] = frozenset()) -> Attempt:
+    def attempt(self, without: frozenset[int] = frozenset(), metadata: Mapping[str, str] | None = None) -> Attempt:
         opened = open_model(self._source)
         document = opened.document
         untouched = document.model.SerializeToString()
         sites = fold_document(document, opened.name, replace(self._target.options, without=without))
+        for key, value in (metadata or {}).items():
+            document.model.metadata_props.add(key=key, value=value)
         is_copy = (
             self._source is self._original
             and document.path is not None
@@ -170,7 +200,22 @@ class Conversion(Job):
             staged = stage_copy(document, self._target.path, folder)
         else:
             staged = stage(document, self._target.path, folder, self._target.external)
-        return Attempt(sites, staged, count(document.model, staged.nbytes), not is_copy)
+        return Attempt(sites, staged, count(document.model, staged.nbytes), not is_copy, document.ledger)
+
+    def examined(self, attempt: Attempt, options: CheckOptions, *, follow: bool) -> Examination:
+        return examine(*self._pair(attempt), attempt.ledger, options, follow=follow)
+
+    def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
+        """An attempt whose every fold was looked at by itself, with the certificates in the file and in the account."""
+        attempt = self.attempt(without)
+        if not attempt.changed or attempt.ledger is None:
+            return attempt
+        found = self.examined(attempt, options, follow=False)
+        attempt.staged.discard()
+        if found.wrong:
+            return _marked(self.certified(options, without | found.wrong), found.wrong, "its certificate failed")
+        sites = found.certified(attempt.sites)
+        return replace(self.attempt(without, as_metadata(sites)), sites=sites)
 
     def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
         from bnfold.checks.verify import verify
@@ -190,6 +235,15 @@ class Conversion(Job):
             to = self._target
             self._reference = runnable(self._original, to.folder / "original", to.options.assume_eval)
         return self._reference, runnable(attempt.staged.model, self._target.folder / f"run{next(self._numbers)}")
+
+
+def _marked(rest: Attempt, culprits: frozenset[int], why: str) -> Attempt:
+    """An attempt with these folds told as taken back."""
+    sites = tuple(
+        replace(site, reason="taken-back", detail=f"{why} and was taken back") if index in culprits else site
+        for index, site in enumerate(rest.sites)
+    )
+    return replace(rest, sites=sites)
 
 
 def runnable(model: Any, folder: Path, assume_eval: bool = False) -> Path:

@@ -98,15 +98,20 @@ class ToOnnx(Conversion):
         given = simplified(exported, target.folder / "simplified") if target.simplify else exported
         super().__init__(given, exported, target)
 
-    def verified(self, options: CheckOptions, progress: Progress | None) -> tuple[Attempt, Verification]:
+    def verified(
+        self, options: CheckOptions, progress: Progress | None, *, certify: bool = False
+    ) -> tuple[Attempt, Verification]:
         options = _with_test_shapes(options, self._opened, self._names)
-        attempt, verification = super().verified(options, progress)
+        attempt, verification = super().verified(options, progress, certify=certify)
         exported, folded = (
             _runner(path, options, label)
             for path, label in zip(self._pair(attempt), ("the exported model", "the folded model"), strict=True)
         )
         forms = ("exported ONNX", "folded ONNX")
         return attempt, _crossed(verification, self._opened, exported, folded, forms, options, progress)
+
+    def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
+        return super().certified(_with_test_shapes(options, self._opened, self._names), without)
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         return super().measured(attempt, _with_test_shapes(options, self._opened, self._names), progress)
@@ -154,11 +159,13 @@ class ToProgram(Job):
         """Nothing: latency is measured on ONNX Runtime."""
         return ()
 
-    def verified(self, options: CheckOptions, progress: Progress | None) -> tuple[Attempt, Verification]:
+    def verified(
+        self, options: CheckOptions, progress: Progress | None, *, certify: bool = False
+    ) -> tuple[Attempt, Verification]:
         if tuple(options.providers) != ("cpu",):
             raise UsageError("--providers are ONNX Runtime's; a program is verified in PyTorch on the CPU")
         options = _with_test_shapes(options, self._opened, [name for name, _, _ in self._opened.inputs])
-        attempt, verification = super().verified(options, progress)
+        attempt, verification = super().verified(options, progress, certify=certify)
         forms = ("exported program", "folded program")
         return attempt, _crossed(verification, self._opened, *self._pair(attempt), forms, options, progress)
 

@@ -107,4 +107,5 @@ def _plan(graph: Graph, nodes: tuple[Node, ...], links: list[ConstAffine], kept:
             if not graph.can_drop(node, links[at].data):
                 return Refusal("graph-output", "its value is an output of the graph", graph.name(node))
             edits.append(Drop(node, links[at].data, "input" if at < last else "output"))
-    return Plan(tuple(edits), tuple(nodes[at] for at in sorted(kept)), (), "merged", added)
+    inside = tuple(graph.outputs(node)[0] for node in nodes[:-1])
+    return Plan(tuple(edits), tuple(nodes[at] for at in sorted(kept)), (), "merged", added, inside)

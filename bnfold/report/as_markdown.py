@@ -32,6 +32,7 @@ def _report(report: Report) -> Iterator[str]:
         yield f"- written: {_code(report.output_path)}"
     elif not words.is_plan(report):
         yield "- nothing was written"
+    yield from _items(words.certificates(report))
     yield from _items(report.notes)
     yield from _sites(report)
     if report.verification:
@@ -86,13 +87,18 @@ def _verification(verification: Verification, subject: str) -> Iterator[str]:
     yield ""
     yield f"Reference: {_text(verification.reference)}"
     yield ""
+    if verification.exact:
+        yield f"Beside it: {_text(verification.exact)}"
+        yield ""
     yield from _table(output_grid(verification))
     yield ""
     yield from _items(words.failures(verification))
     if verification.taken_back:
         yield from _items((words.taken_back(verification),))
+    yield from _items(map(words.culprit, verification.culprits))
     named = len(verification.accuracy) > 1
     yield from _items(words.accuracy(score, named=named) for score in verification.accuracy)
+    yield from _items(f"note: {text}" for text in verification.notes)
     yield from _items(f"input: {text}" for text in verification.inputs)
     if verification.border:
         yield from _border(verification.border)

@@ -105,6 +105,7 @@ def _report(page: _Page, report: Report, verbose: bool) -> None:
     page.lines(f"note: {words.printable(note)}" for note in report.notes)
     if plan:
         return
+    page.lines(words.certificates(report))
     if report.verification:
         page.gap()
         _verification(page, report.verification, "the folded model is", verbose)
@@ -173,6 +174,7 @@ def _verdict(page: _Page, verification: Verification, subject: str, verbose: boo
     page.lines(words.failures(verification), indent=2)
     if verification.taken_back:
         page.line(words.taken_back(verification), "yellow")
+    page.lines(map(words.culprit, verification.culprits), indent=2)
     named = len(verification.accuracy) > 1
     page.lines(words.accuracy(score, named=named) for score in verification.accuracy)
     page.lines(f"note: {words.printable(note)}" for note in verification.notes)

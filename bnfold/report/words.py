@@ -10,6 +10,7 @@ from bnfold.results import (
     Accuracy,
     Border,
     Certificate,
+    Culprit,
     Environment,
     Latency,
     OutputDifference,
@@ -221,6 +222,35 @@ def failures(verification: Verification) -> tuple[str, ...]:
         for output in verification.outputs
         if not output.passed
     )
+
+
+def culprit(culprit: Culprit) -> str:
+    """What a bad fold does by itself, and where its error goes."""
+    name = printable(culprit.site)
+    if culprit.error is None:
+        return f"{name}: what it does by itself could not be run in float64"
+    text = f"{name}: by itself it is off by {error_size(culprit.error)} of the value's size in float64"
+    if culprit.growth:
+        way = ", ".join(f"{printable(value)} {error_size(error)}" for value, error in culprit.growth)
+        text += f"; through the graph: {way}"
+    return text
+
+
+def certificates(report: Report) -> tuple[str, ...]:
+    """How many folds are proven, and one line for every one that is not; empty where that was not asked for."""
+    sites = [site for site in report.sites if site.certificate is not None]
+    if not sites:
+        return ()
+    proven = [site.certificate for site in sites if site.certificate and site.certificate.status == "proven"]
+    errors = [certificate.error for certificate in proven if certificate.error is not None]
+    largest = f" (largest error {error_size(max(errors))} in float64)" if errors else ""
+    lines = [f"certificates: {len(proven)} of {counted(len(sites), 'fold')} proven{largest}"]
+    for site in sites:
+        if site.certificate and site.certificate.status != "proven":
+            lines.append(
+                f"{printable(site.name)}: {site.certificate.status}: {printable(site.certificate.detail or '')}"
+            )
+    return tuple(lines)
 
 
 def taken_back(verification: Verification) -> str:

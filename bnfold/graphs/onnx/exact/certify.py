@@ -32,19 +32,29 @@ _MOST_KEPT = 2**27  # elements of the original's values, to follow an error thro
 
 @dataclass
 class Finding:
-    """What is known of one site's fold: `reason` says why nothing is, or why it is wrong."""
+    """What is known of one site's fold: `reason` says why nothing is, or why it is wrong.
+
+    `values` are those that its cut-outs compute, `together` the other sites in them.
+    """
 
     error: float = 0.0
     rounding: float = 0.0
     stored_error: float = 0.0
     operators: list[str] = field(default_factory=list)
     together: set[int] = field(default_factory=set)
+    values: list[str] = field(default_factory=list)
     reason: str | None = None
     ran: bool = False
+    is_wrong: bool = False
 
     @property
     def proven(self) -> bool:
         return self.ran and self.reason is None
+
+    def blame(self, reason: str) -> None:
+        """Note that the fold is wrong; the first reason is kept."""
+        if not self.is_wrong:
+            self.is_wrong, self.reason = True, reason
 
 
 class Certifier:
@@ -68,6 +78,7 @@ class Certifier:
             for finding in here:
                 finding.operators += [node.op_type for node in piece.before if node.op_type not in finding.operators]
                 finding.together.update(piece.sites)
+                finding.values.append(piece.value)
             try:
                 self._examine(piece, samples, here, deadline)
             except CannotRun as error:
@@ -125,13 +136,13 @@ class Certifier:
             finding.error = max(finding.error, error)
             finding.stored_error = max(finding.stored_error, stored_error)
             if error > ALGEBRA:
-                finding.reason = f"'{piece.value}' is off by {error:.2g} of its size in float64"
+                finding.blame(f"'{piece.value}' is off by {error:.2g} of its size in float64")
         for name, value in exact.items():
             step, is_rounded = self._rounding(name, value)
             for finding in here:
                 finding.rounding = max(finding.rounding, step)
                 if not is_rounded:
-                    finding.reason = f"the constant '{name}' in the file is not the rounded one"
+                    finding.blame(f"the constant '{name}' in the file is not the rounded one")
 
     def _rounding(self, name: str, exact: Array) -> tuple[float, bool]:
         """The largest relative difference between a constant in the file and in float64; whether it is rounding."""
