@@ -93,6 +93,27 @@ class Unbiased(nn.Conv2d):
         return F.conv2d(x, self.weight)
 
 
+class Lifted(nn.BatchNorm2d):
+    """A norm that adds one to its result."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1.0
+
+
+def features() -> nn.Sequential:
+    return nn.Sequential(conv(padding=1), norm(), nn.ReLU())
+
+
+def in_a_loop(m: Code, x: Tensor) -> Tensor:
+    for layer in m.f:
+        x = layer(x)
+    return x
+
+
+def by_mode(m: Code, x: Tensor) -> Tensor:
+    return F.dropout(m.c(x)) if m.training else m.b(m.c(x))
+
+
 def functional_norm(m: Code, x: Tensor) -> Tensor:
     return F.batch_norm(x, m.mean.detach(), m.var.detach(), m.gamma, m.beta)
 
@@ -226,6 +247,16 @@ TRAPS = [
     Trap("a hook on the conv", hooked("conv", "forward_hook"), ["shared-value"], "a hook of 'conv'"),
     Trap("a hook on the norm", hooked("norm", "forward_hook"), ["shared-value"], "a hook of 'norm'"),
     Trap("a hook before the norm", hooked("norm", "forward_pre_hook"), ["shared-value"], "a hook of 'norm'"),
+    Trap(
+        "a norm whose class does more",
+        code(lambda m, x: m.b(m.c(x)), c=conv(), b=Lifted(4)),
+        STAYS,
+        "written out in the code of 'b' (Lifted), which does more",
+    ),
+    Trap("layers by their index", code(lambda m, x: m.f[1](m.f[0](x)), f=features()), ["backward"]),
+    Trap("slices of a Sequential", code(lambda m, x: m.f[2:](m.f[:2](x)), f=features()), ["backward"]),
+    Trap("a ModuleList in a loop", code(in_a_loop, f=nn.ModuleList([features(), features()])), ["backward"] * 2),
+    Trap("code that depends on the mode", code(by_mode, c=conv(), b=norm()), ["backward"]),
     Trap(
         "a handwritten norm",
         code(lambda m, x: m.b(m.c(x)), c=conv(), b=Code(spelled, **FACTORS)),

@@ -31,6 +31,12 @@ def calibrated(module: nn.Module, seed: int = 0) -> nn.Module:
             draw(layer.running_var, 0.5, 2.0)
             draw(layer.weight, 0.5, 1.5)
             draw(layer.bias, -1.0, 1.0)
+            if getattr(layer, "only", "") == "mean":
+                torch.nn.init.constant_(layer.running_var, 1.0 - layer.eps)
+                torch.nn.init.ones_(layer.weight)
+            if getattr(layer, "only", "") == "variance":
+                torch.nn.init.zeros_(layer.running_mean)
+                torch.nn.init.zeros_(layer.bias)
         if isinstance(layer, HandwrittenBatchNorm):
             draw(layer.mean, -1.0, 1.0)
             draw(layer.var, 0.5, 2.0)
