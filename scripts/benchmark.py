@@ -214,6 +214,9 @@ class Model:
         order = random.Random(f"{self.settings.seed} {self.path.stem}")  # noqa: S311 - an order, no secret
         tools = {name: program for name, program in self.tools.items() if name != "torch exporter" or self.has_source}
         results = {name: summary(runs) for name, runs in self.convert(tools, order).items()}
+        for name, result in results.items():
+            if result.problem is not None:
+                results[name] = replace(result, problem=self.without_folders(result.problem))
         outputs = {name: self.out(name) for name, result in results.items() if result.problem is None}
         facts = self.facts([self.path, *outputs.values()])
         original = facts[str(self.path)]
@@ -272,7 +275,7 @@ class Model:
         answer, done = self.ask("verify", self.path, output)
         if answer is None:
             what = "" if done.exit_code == _INVALID else "bnfold verify fails: "
-            return replace(result, passed=False, detail=self.without_folder(f"{what}{done.problem}"))
+            return replace(result, passed=False, detail=self.without_folders(f"{what}{done.problem}"))
         outputs = answer["verification"]["outputs"]
         bad = [item for item in outputs if not item["passed"]]
         errors = [
@@ -280,12 +283,13 @@ class Model:
             for item in bad or outputs
             if item["max_rel"] is not None and (item["passed"] or item["max_abs"] > item["tolerance"])
         ]
-        detail = next((self.without_folder(item["detail"]) for item in bad if item["detail"]), None)
+        detail = next((self.without_folders(item["detail"]) for item in bad if item["detail"]), None)
         passed = bool(answer["verification"]["passed"])
         return replace(result, passed=passed, max_rel=max(errors, default=None), detail=detail)
 
-    def without_folder(self, text: str) -> str:
-        return text.replace(f"{self.folder}{os.sep}", "")
+    def without_folders(self, text: str) -> str:
+        """What a tool said, without the places of the files on this machine."""
+        return text.replace(f"{self.folder}{os.sep}", "").replace(f"{self.path.parent}{os.sep}", "")
 
     def timed(self, results: dict[str, Result], order: random.Random) -> dict[str, Result]:
         """The results with the times of all outputs that are right, against bnfold's; the original comes first."""

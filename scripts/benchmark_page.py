@@ -54,7 +54,8 @@ def section(found: Found, folder: str = "") -> str:
 def _notes(tools: Sequence[str], levels: Sequence[str]) -> str:
     words = (
         "Left: BatchNorms and chains that spell one; a model without a right answer counts with all it had. Time and "
-        "memory: of a conversion as a whole process, geometric mean of the ratio to bnfold's. Files with operators of "
+        "memory: of a conversion as a whole process, geometric mean of the ratio to bnfold's; bnfold runs without its own "
+        "verification and measurement here, for the others have none. Files with operators of "
         "ONNX Runtime's own (*) run nowhere else, and what is left in them cannot be counted: a BatchNorm that it "
         "cannot fold becomes a convolution of its own. They compete where its optimisations are on."
     )
@@ -78,11 +79,13 @@ def _about(found: Found, rows: Sequence[Row]) -> str:
         name: version for name, version in about["tools"].items() if name != OURS_TOO and not name.startswith("ORT")
     }
     versions = ", ".join(f"{name} {version}" for name, version in named.items())
-    sites = f"{sum(row.batch_norms for row in rows)} BatchNorms and {sum(row.chains for row in rows)} chains"
+    batch_norms, chains = sum(row.batch_norms for row in rows), sum(row.chains for row in rows)
+    sites = f"{_counted(batch_norms, 'BatchNorm')} and {_counted(chains, 'chain')}"
     load = "" if about["load"] is None else f" (load average at the start {about['load']:.1f})"
     words = [
-        f"{len(rows)} models with {sites}; {versions}; ONNX Runtime {about['runtime']}, Python {about['python']}.",
-        f"{about['machine']}{load}; {settings['rounds']} rounds of conversions",
+        f"{_counted(len(rows), 'model')} with {sites}; {versions}; "
+        f"ONNX Runtime {about['runtime']}, Python {about['python']}.",
+        f"{about['machine']}{load}; {_counted(settings['rounds'], 'round')} of conversions",
     ]
     words[1] += f", contests of {settings['seconds']:g} s or more." if settings["latency"] else "."
     if about["missing"]:
@@ -198,6 +201,10 @@ def table(titles: Sequence[str], body: Iterable[Sequence[str]], right_from: int)
     """A Markdown table whose columns are aligned to the right from one of them on."""
     rule = ["---" if at < right_from else "---:" for at in range(len(titles))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rule, *body))
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _left(result: Result | None) -> str:
