@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_report import CONVERTED, DIFFERENT, FASTER, FOLDED, INSPECTED, OUTPUT, SAME_SPEED, VERIFIED, kept
 
-from bnfold.report import as_html, charts, drawing
+from bnfold.report import as_html, charts, drawing, measures
 from bnfold.results import (
     Border,
     BorderOutput,
@@ -346,6 +346,29 @@ def test_boxes_stand_apart_inside_the_drawing_below_what_they_read(vertices: lis
 )
 def test_every_distribution_can_be_drawn(row: Latency) -> None:
     assert charts.distribution(row).startswith("<svg")
+
+
+def test_every_tick_of_a_narrow_distribution_has_a_label_of_its_own() -> None:
+    narrow = tuple(0.0200 + at / 50_000 for at in range(101))
+    chart = charts.distribution(replace(FASTER, before_quantiles_ms=narrow, after_quantiles_ms=narrow))
+    labels = re.findall(r"<text [^>]*>([\d.]+)</text>", chart)
+    assert len(labels) > 3
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        (10.0, 9.0, "−10.0 %"),  # noqa: RUF001
+        (10.0, 10.001, "0.0 %"),
+        (10.0, 15.0, "+50.0 %"),
+        (0.05, 12.5, "250 times"),
+        (0.0, 1.0, ""),
+    ],
+)
+def test_a_change_is_told_as_people_tell_it(before: float, after: float, change: str) -> None:
+    rows = measures.of_latency(replace(FASTER, before_p99_ms=before, after_p99_ms=after))
+    assert [row.change for row in rows if row.label.startswith("99 %")] == [change]
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:

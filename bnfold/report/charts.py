@@ -208,7 +208,7 @@ def _for_a_page(svg: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg class="chart" viewBox="\1" aria-hidden="true">', svg)
     svg = re.sub(r" font-family: [^;]*;", "", svg)
-    svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)  # places, not labels
     svg = re.sub(r">\s+<", "><", svg.strip())
     for name, colour in _COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")

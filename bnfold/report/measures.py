@@ -11,6 +11,7 @@ from bnfold.results import Latency, Report
 _BYTES_PER_MB = 1_000_000
 _BYTES_PER_KB = 1_000
 _HIDDEN_CHANGE = 0.0005
+_MANIFOLD = 9.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def _percent(before: float, after: float) -> str:
     if not (math.isfinite(before) and math.isfinite(after)) or before <= 0:
         return ""
     change = after / before - 1
+    if change > _MANIFOLD:
+        return f"{change + 1:.0f} times"
     if abs(change) < _HIDDEN_CHANGE:
         return "0.0 %"
     return f"{'+' if change > 0 else '−'}{100 * abs(change):.1f} %"  # noqa: RUF001 - a real minus sign
