@@ -34,7 +34,7 @@ BORDER = Border(
     False,
     "PyTorch in float64",
     ("PyTorch", "ONNX model", "folded model"),
-    (BorderOutput("y", False, 1e-4, 0.25, 1e-6),),
+    (BorderOutput("y", False, 1e-4, 0.25, 1e-6, 0.25, 0.25),),
 )
 VOID = {"meta", "input", "br", "link", "img", "path", "rect", "use"}
 DRAWN = replace(
