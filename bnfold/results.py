@@ -263,7 +263,8 @@ class Latency:
     `init_*_ms` is the creation of a session, `first_run_*_ms` its first run. `memory_*_bytes` is what a process that
     opens one session and runs it a few times needs at its peak, beyond what it held before; None where that is unknown.
     `file_*_bytes` is the size on disk, with weights that lie in files of their own; None for a model in memory.
-    `batch_size` is the one asked for, None for that of the model or of the user's data.
+    `batch_size` is the one asked for, None for that of the model or of the user's data. `provider_options` are what
+    the provider was set to, `bench_seconds` and `seed` are the settings of the measurement.
     The `quantiles_ms` are those of single runs at 0, 1, ... 100 %.
     """
 
@@ -301,6 +302,8 @@ class Latency:
     batch_size: int | None = None
     intra_op_num_threads: int | None = None
     provider_options: tuple[tuple[str, str], ...] = ()
+    bench_seconds: float | None = None
+    seed: int | None = None
     before_quantiles_ms: tuple[float, ...] = ()
     after_quantiles_ms: tuple[float, ...] = ()
 

@@ -258,6 +258,16 @@ def test_what_disturbed_a_measurement_is_said() -> None:
         assert "| CPU, optimised, processor time |" in text or "CPU, optimised, processor time  " in text
 
 
+def test_what_a_provider_was_set_to_is_said_once() -> None:
+    cuda = replace(
+        FASTER, provider="CUDAExecutionProvider", provider_options=(("use_tf32", "1"), ("cudnn_conv_algo_search", "X"))
+    )
+    comparison = Comparison("1", "a", "b", latency=(cuda, replace(cuda, opt_level="all"), FASTER))
+    for text in (render(comparison, PIPE), as_markdown.dumps(comparison)):
+        assert text.count("CUDA: use_tf32=1, cudnn_conv_algo_search=X\n") == 1
+        assert "CPU: " not in text
+
+
 def test_what_models_cost_beside_latency_stands_in_a_table_of_its_own() -> None:
     row = replace(
         FASTER,

@@ -81,6 +81,7 @@ class Session:
         self._label = label
         self.provider = provider
         self.provider_options = dict(provider_options or {})
+        self._device_id = int(self.provider_options.get("device_id", 0))
         self.init_ms = init_ms
         self.inputs = tuple(_tensor_info(value) for value in inner.get_inputs())
         self.outputs = tuple(_tensor_info(value) for value in inner.get_outputs())
@@ -137,7 +138,7 @@ class Session:
         for name, value in self._ort_values(feeds, "cuda").items():
             binding.bind_ortvalue_input(name, value)
         for name in self._names:
-            binding.bind_output(name, "cuda")
+            binding.bind_output(name, "cuda", self._device_id)
         binding.synchronize_inputs()
 
         def run_and_wait() -> None:
@@ -155,7 +156,7 @@ class Session:
                 bits = bfloat16.to_bits(array)
                 values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
             else:
-                values[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+                values[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, self._device_id)
         return values
 
     def _arrays(self, info: TensorInfo, value: Any) -> dict[str, Array]:

@@ -118,6 +118,7 @@ def _latency(latency: tuple[Latency, ...], before: str, after: str) -> Iterator[
     yield from _table(latency_grid(latency, tails=True))
     yield ""
     yield from _items(words.latency(row, before, after) for row in latency)
+    yield from _items(words.provider_settings(latency))
     disturbance = words.disturbance(latency)
     if disturbance:
         yield from _items((disturbance,))

@@ -152,6 +152,7 @@ def _latency(page: _Page, latency: tuple[Latency, ...], names: tuple[str, str], 
     page.table(latency_grid(latency, tails=verbose))
     page.gap()
     page.lines(words.latency(row, *names) for row in latency)
+    page.lines(words.provider_settings(latency))
     disturbance = words.disturbance(latency)
     if disturbance:
         page.line(disturbance, "yellow")

@@ -318,6 +318,17 @@ def disturbance(rows: Iterable[Latency]) -> str | None:
     return f"other programs took the cores while latency was measured: {', '.join(parts)}"
 
 
+def provider_settings(rows: Iterable[Latency]) -> tuple[str, ...]:
+    """What each provider that has settings was set to: `CUDA: use_tf32=1`."""
+    lines = (
+        f"{row.provider.removesuffix('ExecutionProvider')}: "
+        + ", ".join(f"{key}={value}" for key, value in row.provider_options)
+        for row in rows
+        if row.provider_options
+    )
+    return tuple(dict.fromkeys(map(printable, lines)))
+
+
 def environment(where: Environment) -> str:
     """The machine and the versions."""
     load = "" if where.load is None else f", load {where.load:.1f}"
