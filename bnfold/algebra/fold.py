@@ -198,6 +198,9 @@ class _Folding:
 
     def _try(self, index: int, attempt: Attempt) -> Refusal | None:
         """Fold one site one way; None when it is done."""
+        for node in self.sites[index].nodes:
+            if not isinstance(self.graph.kind(node), ConstAffine):  # what merged into it varies along more axes
+                return Refusal("conflict", "another fold has made it more than an affine map", self.graph.name(node))
         trace = Trace()
         plan = attempt(self.graph, self.sites[index], trace)
         kept = [edit.node for edit in plan.edits if self._is_locked(edit)] if isinstance(plan, Plan) else []
