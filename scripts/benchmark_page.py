@@ -54,8 +54,8 @@ def section(found: Found, folder: str = "") -> str:
 def _notes(tools: Sequence[str], levels: Sequence[str]) -> str:
     words = (
         "Left: BatchNorms and chains that spell one; a model without a right answer counts with all it had. Time and "
-        "memory: of a conversion as a whole process, geometric mean of the ratio to bnfold's; bnfold runs without its own "
-        "verification and measurement here, for the others have none. Files with operators of "
+        "memory: of a conversion as a whole process, geometric mean of the ratio to bnfold's; bnfold runs without its "
+        "own verification and measurement here, for the others have none. Files with operators of "
         "ONNX Runtime's own (*) run nowhere else, and what is left in them cannot be counted: a BatchNorm that it "
         "cannot fold becomes a convolution of its own. They compete where its optimisations are on."
     )
