@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold.certificates import Examination, as_metadata, examine
 from bnfold.errors import OutputError, UsageError
+from bnfold.exactly import ExactSource
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.families import factory_name
 from bnfold.graphs.onnx import files
@@ -182,6 +183,7 @@ class Conversion(Job):
         self._target = target
         self._numbers = count_from()
         self._reference: Path | None = None
+        self._exact: ExactSource | None = None
 
     def attempt(self, without: frozenset[int] = frozenset(), metadata: Mapping[str, str] | None = None) -> Attempt:
         opened = open_model(self._source)
@@ -218,11 +220,13 @@ class Conversion(Job):
         return replace(self.attempt(without, as_metadata(sites)), sites=sites)
 
     def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
+        from bnfold.checks.exact import ExactPair
         from bnfold.checks.verify import verify
-        from bnfold.exactly import exact_pair
 
-        pair = self._pair(attempt)
-        return verify(*pair, options, exact=exact_pair(*pair), progress=progress)
+        original, folded = self._pair(attempt)
+        self._exact = self._exact or ExactSource(original)
+        exact = ExactPair(self._exact, ExactSource(folded))
+        return verify(original, folded, options, exact=exact, progress=progress)
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         from bnfold.checks.bench import bench

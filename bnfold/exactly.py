@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,15 +15,33 @@ from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.sources import open_model
 
+_MOST_KEPT_BYTES = 64 * 2**20
+
 
 class ExactSource:
-    """A model, given as `sources.open_model` takes it, to be run in float64."""
+    """A model, given as `sources.open_model` takes it, to be run in float64.
+
+    Answers are kept, as far as they are small, for a model that is the reference of several runs.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._engine: Engine | str | None = None
+        self._kept: dict[str, dict[str, Array]] = {}
+        self._kept_bytes = 0
 
     def run(self, feeds: Mapping[str, Array], deadline: float, nudge: int | None = None) -> dict[str, Array] | str:
+        key = f"{nudge} {_digest(feeds)}"
+        if key in self._kept:
+            return self._kept[key]
+        answers = self._run(feeds, deadline, nudge)
+        if not isinstance(answers, str):
+            self._kept_bytes += sum(array.nbytes for array in answers.values())
+            if self._kept_bytes <= _MOST_KEPT_BYTES:
+                self._kept[key] = answers
+        return answers
+
+    def _run(self, feeds: Mapping[str, Array], deadline: float, nudge: int | None) -> dict[str, Array] | str:
         engine = self.engine()
         if isinstance(engine, str):
             return engine
@@ -55,3 +74,11 @@ class ExactSource:
 def exact_pair(original: Any, folded: Any) -> ExactPair:
     """Two models to be run in float64, each as `sources.open_model` takes it."""
     return ExactPair(ExactSource(original), ExactSource(folded))
+
+
+def _digest(feeds: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name, array in feeds.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(str(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).data)
+    return digest.hexdigest()

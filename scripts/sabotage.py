@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from sabotaging import Sabotage, Trial  # noqa: E402 (the folder of the tests has to be known first)
 
-from bnfold.checks.options import CheckOptions  # noqa: E402
+from bnfold.checks.options import CheckOptions, parse_input_shape  # noqa: E402
 
 
 def main() -> int:
@@ -32,10 +32,12 @@ def main() -> int:
     parser.add_argument("models", nargs="+", type=Path, help="model files, or folders of them")
     parser.add_argument("--count", type=int, default=50, help="faults per model (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the faults (default: %(default)s)")
+    parser.add_argument("--input-shape", action="append", default=[], help="as of bnfold verify")
     parser.add_argument("--check-n", type=int, default=6, help="inputs per verification (default: %(default)s)")
     arguments = parser.parse_args()
 
-    options = CheckOptions(check_n=arguments.check_n, exact_seconds=60.0)
+    shapes = dict(parse_input_shape(text) for text in arguments.input_shape)
+    options = CheckOptions(input_shapes=shapes, check_n=arguments.check_n, exact_seconds=60.0)
     bad = 0
     for path in (path for given in arguments.models for path in _files(given)):
         start = time.perf_counter()
@@ -45,16 +47,21 @@ def main() -> int:
             for fault in sabotage.faults(arguments.count, arguments.seed):
                 trial = sabotage.trial(fault)
                 counts += _counted(trial)
+                if counts["planted"] % 10 == 0:
+                    print(f"{path.name}: {_listed(counts)} ({time.perf_counter() - start:.0f} s)", flush=True)
                 if trial.missed or trial.misnamed:
                     bad += 1
                     _tell(path, trial)
-        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-        print(f"{path.name}: {listed} ({time.perf_counter() - start:.0f} s)", flush=True)
+        print(f"{path.name}, all: {_listed(counts)} ({time.perf_counter() - start:.0f} s)", flush=True)
     return 1 if bad else 0
 
 
 def _files(given: Path) -> list[Path]:
     return sorted(given.glob("*.onnx")) if given.is_dir() else [given]
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _counted(trial: Trial) -> Counter[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfold.report import words
-from bnfold.report.tables import Grid, border_grid, cost_grid, graph_grid, latency_grid, output_grid
+from bnfold.report.tables import Grid, border_grid, cost_grid, graph_grid, latency_grid, output_grid, spread_grid
 from bnfold.results import Border, Comparison, Environment, Latency, Report, Verification
 
 _RULE = {"l": "---", "r": "---:"}
@@ -92,6 +92,10 @@ def _verification(verification: Verification, subject: str) -> Iterator[str]:
         yield ""
     yield from _table(output_grid(verification))
     yield ""
+    spread = spread_grid(verification)
+    if spread.rows:
+        yield from _table(spread)
+        yield ""
     yield from _items(words.failures(verification))
     if verification.taken_back:
         yield from _items((words.taken_back(verification),))

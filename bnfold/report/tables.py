@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from bnfold.report import words
 from bnfold.report.words import error_size, printable
-from bnfold.results import Border, Counts, Latency, Report, Verification
+from bnfold.results import Border, Counts, Latency, Quantiles, Report, Verification
 
 _BYTES_PER_MB = 1_000_000
 _GRAPH_LABELS = ("BatchNorm", "Conv", "linear (Gemm, MatMul)", "nodes", "file size [MB]")
@@ -116,6 +116,41 @@ def output_grid(verification: Verification) -> Grid:
         for output in verification.outputs
     )
     return _without_empty_columns(Grid(header, "lrrrrrrrl", rows))
+
+
+def spread_grid(verification: Verification) -> Grid:
+    """Of every float output, how its errors are spread, and how far each model lies from the answer in float64."""
+    header = (
+        "spread of errors",
+        *(f"{kind} {part}" for kind in ("abs", "rel") for part in ("50 %", "90 %", "99 %", "99.9 %")),
+        "SNR [dB]",
+        "top-5 agreement",
+        "original's own error",
+        "folded model's",
+        "difference in float64",
+    )
+    rows = []
+    for output in verification.outputs:
+        if output.abs_error is None and output.exact_difference is None:
+            continue
+        exact = (output.exact_before, output.exact_after, output.exact_difference)
+        rows.append(
+            (
+                printable(output.name),
+                *_quantile_cells(output.abs_error),
+                *_quantile_cells(output.rel_error),
+                "" if output.snr_db is None else f"{output.snr_db:.1f}",
+                "" if output.top5_agreement is None else f"{100 * output.top5_agreement:.2f} %",
+                *("" if value is None else error_size(value) for value in exact),
+            )
+        )
+    return _without_empty_columns(Grid(header, "l" + "r" * (len(header) - 1), tuple(rows)))
+
+
+def _quantile_cells(quantiles: Quantiles | None) -> tuple[str, ...]:
+    if quantiles is None:
+        return ("",) * 4
+    return tuple(map(error_size, (quantiles.p50, quantiles.p90, quantiles.p99, quantiles.p999)))
 
 
 def border_grid(border: Border) -> Grid:

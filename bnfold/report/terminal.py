@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.report import words
-from bnfold.report.tables import Grid, border_grid, cost_grid, graph_grid, latency_grid, output_grid
+from bnfold.report.tables import Grid, border_grid, cost_grid, graph_grid, latency_grid, output_grid, spread_grid
 from bnfold.results import Comparison, Environment, Latency, Report, Verification
 
 # Wide enough that no line of a report that goes into a pipe is ever broken or cut.
@@ -187,6 +187,10 @@ def _verdict(page: _Page, verification: Verification, subject: str, verbose: boo
         page.line(words.border(verification.border), "green" if verification.border.passed else "bold red")
         page.lines(words.border_failures(verification.border), indent=2)
     if verbose:
+        spread = spread_grid(verification)
+        if spread.rows:
+            page.table(spread)
+            page.gap()
         page.line(f"reference: {words.printable(verification.reference)}")
         if verification.exact:
             page.line(f"beside it: {words.printable(verification.exact)}")
