@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.conversion import PROGRAM_SUFFIX, Target, Task, checked_target, described, prepare, runnable
+from bnfold.conversion import PROGRAM_SUFFIX, Target, Task, checked_target, described, limited, prepare, runnable
 from bnfold.errors import EquivalenceError, MissingDependency, ModelError, UsageError
 from bnfold.graphs.account import explained, fold_options
 from bnfold.graphs.families import is_of_torch
@@ -264,7 +264,7 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
 
     with TemporaryDirectory(prefix="bnfold-") as folder:
         pair = _runnable_pair(a, b, folder)
-        return run(*pair, checks, exact=exact_pair(*pair), progress=progress)
+        return run(*pair, limited(checks, pair[0]), exact=exact_pair(*pair), progress=progress)
 
 
 def bench(

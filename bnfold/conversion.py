@@ -22,6 +22,7 @@ from bnfold.graphs.families import factory_name
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document, Ledger
 from bnfold.graphs.onnx.fold import count, evaluate_batch_norms, fold_document, strip_empty_outputs
+from bnfold.graphs.onnx.limits import index_limits
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import Staged, stage, stage_copy
@@ -205,7 +206,8 @@ class Conversion(Job):
         return Attempt(sites, staged, count(document.model, staged.nbytes), not is_copy, document.ledger)
 
     def examined(self, attempt: Attempt, options: CheckOptions, *, follow: bool) -> Examination:
-        return examine(*self._pair(attempt), attempt.ledger, options, follow=follow)
+        original, folded = self._pair(attempt)
+        return examine(original, folded, attempt.ledger, limited(options, original), follow=follow)
 
     def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
         """An attempt whose every fold was looked at by itself, with the certificates in the file and in the account."""
@@ -226,6 +228,7 @@ class Conversion(Job):
         original, folded = self._pair(attempt)
         self._exact = self._exact or ExactSource(original)
         exact = ExactPair(self._exact, ExactSource(folded))
+        options = limited(options, original)
         return verify(original, folded, options, exact=exact, progress=progress)
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
@@ -239,6 +242,12 @@ class Conversion(Job):
             to = self._target
             self._reference = runnable(self._original, to.folder / "original", to.options.assume_eval)
         return self._reference, runnable(attempt.staged.model, self._target.folder / f"run{next(self._numbers)}")
+
+
+def limited(options: CheckOptions, model: Any) -> CheckOptions:
+    """The options with the limits of a model's indices, as far as the user names no others."""
+    found = index_limits(open_model(model).document)
+    return replace(options, index_limits={**found, **options.index_limits})
 
 
 def _marked(rest: Attempt, culprits: frozenset[int], why: str) -> Attempt:

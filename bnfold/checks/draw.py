@@ -34,9 +34,9 @@ def draw_feeds(
 
     Floating-point inputs take turns: standard normal, uniform in [0, 1), and normal ten times as wide; under a
     `val_range`, all inside it: a clipped normal around its middle, uniform, and its two ends. Where the first axis is
-    free, batches of 1, 2 and 3 take turns too. Integers are 0 or 1 (uint8, mostly pixels: 0 to 255), which every
-    embedding and index accepts; in a model without floating-point inputs `val_range` replaces that. Booleans are fair
-    coin flips.
+    free, batches of 1, 2 and 3 take turns too; where others are, every second round has other sizes. Integers go
+    up to the input's `index_limits`; others are 0 or 1 (uint8, mostly pixels: 0 to 255), which every embedding and
+    index accepts; in a model without floating-point inputs `val_range` replaces that. Booleans are fair coin flips.
 
     Raises:
         UsageError: if the shapes given contradict each other, or the value range holds no integer.
@@ -47,20 +47,23 @@ def draw_feeds(
     for number in range(options.check_n):
         turn, which = divmod(number, len(kinds))
         kind, batch = kinds[which], _BATCHES[(which + turn) % len(_BATCHES)]
-        shapes = solve_shapes(inputs, given, batch)
+        shapes = solve_shapes(inputs, given, batch, second=turn % 2 == 1)
         label = kind if turn == 0 else f"{kind} {turn + 1}"
         if free_batch:
             label += f", batch {batch}"
-        yield Feed(label, _draw(inputs, shapes, kind, options.val_range, rng), large=kind == "large")
+        if shapes != solve_shapes(inputs, given, batch):
+            label += ", other sizes"
+        yield Feed(label, _draw(inputs, shapes, kind, options, rng), large=kind == "large")
 
 
 def _draw(
     inputs: Sequence[TensorInfo],
     shapes: Mapping[str, Shape],
     kind: Kind,
-    val_range: tuple[float, float] | None,
+    options: CheckOptions,
     rng: np.random.Generator,
 ) -> dict[str, Array]:
+    val_range = options.val_range
     has_floats = any(info.dtype in FLOATS for info in inputs)
     integer_range = None if has_floats else val_range
     values: dict[str, Array] = {}
@@ -71,7 +74,7 @@ def _draw(
         elif info.dtype == "bool":
             values[info.name] = np.asarray(rng.integers(0, 2, shape), np.bool_)
         else:
-            values[info.name] = _integers(info, shape, integer_range, rng)
+            values[info.name] = _integers(info, shape, integer_range, options.index_limits.get(info.name), rng)
     return values
 
 
@@ -87,8 +90,16 @@ def _floats(shape: Shape, kind: Kind, val_range: tuple[float, float] | None, rng
     return normal * (_LARGE if kind == "large" else 1.0)
 
 
-def _integers(info: TensorInfo, shape: Shape, val_range: tuple[float, float] | None, rng: np.random.Generator) -> Array:
+def _integers(
+    info: TensorInfo,
+    shape: Shape,
+    val_range: tuple[float, float] | None,
+    limit: int | None,
+    rng: np.random.Generator,
+) -> Array:
     low, high = (0, 255 if info.dtype == "uint8" else 1)
+    if limit is not None:
+        high = min(limit, int(np.iinfo(info.dtype).max))
     if val_range is not None:
         limits = np.iinfo(info.dtype)
         low, high = max(int(np.ceil(val_range[0])), int(limits.min)), min(int(val_range[1]), int(limits.max))

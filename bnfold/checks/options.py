@@ -24,6 +24,8 @@ class CheckOptions:
         input_data: a `.npy` (the only input) or `.npz` file (one array per input, optionally class labels).
         val_range: lowest and highest value of generated floating-point inputs, or of generated integers in a model
             that has no floating-point input.
+        index_limits: highest generated integer by input, for those that are indices; what is not named here is looked
+            for in the model.
         seed: of everything random: test inputs, the order of runs, the bootstrap.
         check_n: number of generated inputs; 0 is allowed beside `input_data`.
         rtol, atol: tolerance of every output; None takes the default of the output's type.
@@ -46,6 +48,7 @@ class CheckOptions:
     input_shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     input_data: Path | None = None
     val_range: tuple[float, float] | None = None
+    index_limits: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     check_n: int = 6
     rtol: float | None = None

@@ -12,9 +12,10 @@ Shape: TypeAlias = tuple[int, ...]
 PartialShape: TypeAlias = tuple[int | None, ...]
 """Sizes that are known, and None for those that are not."""
 
-_IMAGE = 224  # what most image classifiers were made for, and a multiple of 32
-_FRAMES, _FRAME = 16, 112
-_LENGTH = 128
+# Two guesses each: what most models were made for, and another size that they should bear.
+_IMAGE = (224, 160)  # multiples of 32
+_FRAMES, _FRAME = (16, 8), (112, 96)
+_LENGTH = (128, 96)
 _MOST_CHANNELS_LAST = 4
 
 
@@ -67,10 +68,12 @@ def check_shape(info: TensorInfo, shape: PartialShape, what: str, *, first_axis_
         )
 
 
-def solve_shapes(inputs: Sequence[TensorInfo], given: Mapping[str, PartialShape], batch: int) -> dict[str, Shape]:
+def solve_shapes(
+    inputs: Sequence[TensorInfo], given: Mapping[str, PartialShape], batch: int, *, second: bool = False
+) -> dict[str, Shape]:
     """A size for every axis of every input: declared, else given, else `batch` first and a guess behind.
 
-    One symbol has one size wherever it stands.
+    One symbol has one size wherever it stands. `second` takes the second guess.
 
     Raises:
         UsageError: if two sizes are given for one symbol.
@@ -91,7 +94,7 @@ def solve_shapes(inputs: Sequence[TensorInfo], given: Mapping[str, PartialShape]
             elif size is not None:
                 shape.append(size)
             else:
-                guess = batch if axis == 0 else _guess(info.shape, axis)
+                guess = batch if axis == 0 else _guess(info.shape, axis, int(second))
                 shape.append(guess if declared is None else sizes.setdefault(declared, guess))
         shapes[info.name] = tuple(shape)
     return shapes
@@ -102,7 +105,7 @@ def shape_text(shape: Sequence[int | str | None]) -> str:
     return "x".join("?" if size is None else str(size) for size in shape) if shape else "a scalar"
 
 
-def _guess(shape: tuple[int | str | None, ...], axis: int) -> int:
+def _guess(shape: tuple[int | str | None, ...], axis: int, which: int) -> int:
     """A size for an axis behind the first: images, videos and sequences in their usual layouts."""
     rank, last = len(shape), shape[-1]
     channels_last = rank >= 4 and isinstance(last, int) and last <= _MOST_CHANNELS_LAST
@@ -110,7 +113,7 @@ def _guess(shape: tuple[int | str | None, ...], axis: int) -> int:
     if rank >= 4 and axis == channel_axis:
         return 3
     if rank == 4:
-        return _IMAGE
+        return _IMAGE[which]
     if rank == 5:
-        return _FRAMES if axis == (1 if channels_last else 2) else _FRAME
-    return _LENGTH
+        return (_FRAMES if axis == (1 if channels_last else 2) else _FRAME)[which]
+    return _LENGTH[which]
