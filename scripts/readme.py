@@ -1,9 +1,11 @@
 """Writes the generated parts of README.md: the table of reasons, from the code; the benchmarks, from the JSON that
-benchmark.py has left in docs/, and their own pages beside it; the cost, from a run of cost.py.
+benchmark.py has left in docs/, and their own pages beside it; the cost and the comparison with PyTorch's own tools,
+from what their scripts have printed.
 
 usage: python scripts/readme.py                 the reasons and the benchmarks
        python scripts/readme.py --check         writes nothing, and ends with 1 if a file would change
        python scripts/readme.py --cost FILE     what `python scripts/cost.py > FILE` printed
+       python scripts/readme.py --rivals FILE   what `python scripts/torch_rivals.py --brief > FILE` printed
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 BENCHMARKS = ("benchmark", "answers")
+PRINTED = ("cost", "rivals")
 
 
 def reasons_table() -> str:
@@ -46,8 +49,9 @@ def main() -> None:
         found = json.loads((DOCS / f"{name}.json").read_text())
         text = with_section(text, name, section(found, f"{DOCS.name}/"))
         pages[DOCS / f"{name}.md"] = page(found)
-    if "--cost" in sys.argv:
-        text = with_section(text, "cost", Path(sys.argv[sys.argv.index("--cost") + 1]).read_text().strip())
+    for name in PRINTED:
+        if f"--{name}" in sys.argv:
+            text = with_section(text, name, Path(sys.argv[sys.argv.index(f"--{name}") + 1]).read_text().strip())
     pages[README] = text
     if "--check" in sys.argv:
         sys.exit(any(path.read_text() != wanted for path, wanted in pages.items()))

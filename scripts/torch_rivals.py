@@ -1,6 +1,6 @@
 """Side by side: what PyTorch's own tools and bnfold make of BatchNorms, and whether the answers are still right.
 
-    python scripts/torch_rivals.py [--only PATTERN]
+    python scripts/torch_rivals.py [--only PATTERN] [--brief]
 
 The networks are those of the tests (tests/torch_literature.py), and a few in which a fold is easily wrong. All have
 drawn statistics, are in evaluation mode, and go in float32 through
@@ -15,8 +15,8 @@ drawn statistics, are in evaluation mode, and go in float32 through
 ONNX Runtime runs without optimisations of its own. Prints a Markdown table: how many normalisations are left,
 BatchNorms or chains of operators that spell one, of how many ("0 of 4"); in bold "wrong" with the error where the
 answers differ from those of the eager module in float64 by more than a thousandth of their largest element, and "crash"
-with the name of the exception. Below it, totals and the largest error of each tool where it is right. Normalisations
-are counted by bnfold on the graph that a tool leaves.
+with the name of the exception; with `--brief` only the networks on which the tools differ. Below it, totals and the
+largest error of each tool where it is right. Normalisations are counted by bnfold on the graph that a tool leaves.
 
 Needs the extras `cpu` and `torch`, and onnxscript.
 """
@@ -176,6 +176,7 @@ def compared(name: str) -> tuple[int, dict[str, Outcome]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="*", metavar="PATTERN", help="shell-style pattern on the names of networks")
+    parser.add_argument("--brief", action="store_true", help="leave out the networks on which all tools do the same")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
@@ -186,7 +187,9 @@ def main() -> None:
         found, outcomes = compared(name)
         total += found
         done.append(outcomes)
-        print(f"| {name} | {' | '.join(item.cell(found) for item in outcomes.values())} |", flush=True)
+        row = [item.cell(found) for item in outcomes.values()]
+        if not args.brief or len(set(row)) > 1:
+            print(f"| {name} | {' | '.join(row)} |", flush=True)
     cells = []
     for tool in TOOLS:
         mine = [outcomes[tool] for outcomes in done]
@@ -199,7 +202,7 @@ def main() -> None:
     print()
     for tool in TOOLS:
         errors = [outcomes[tool].error for outcomes in done if outcomes[tool].is_right]
-        print(f"largest error of {tool} where it is right: {max(errors, default=0.0):.1e}")
+        print(f"- largest error of {tool} where it is right: {max(errors, default=0.0):.1e}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ not touched. Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 
@@ -19,8 +17,8 @@ from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
 from bnfold.algebra.plan import Site
-from bnfold.graphs.chains import scales
-from bnfold.graphs.onnx.constants import Known
+from bnfold.graphs.indexed import IndexedGraph
+from bnfold.graphs.onnx.constants import Constants, Known
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Node, Scope, Value, index_model, link
 from bnfold.graphs.onnx.kinds import translate
@@ -29,12 +27,13 @@ from bnfold.graphs.onnx.settled import settled
 from bnfold.graphs.onnx.sites import find_sites
 
 
-class OnnxGraph:
+class OnnxGraph(IndexedGraph):
     """The model in a document. It edits the document's skeleton, in `emit`, and nothing else."""
 
     def __init__(self, document: Document, where: str, *, freeze_initializers: bool = False) -> None:
         self.document = document
         self.scopes = index_model(document.model, where)
+        self.constants: Constants
         self.shapes, self.constants = settled(document, self.scopes, freeze_initializers)
         self.facts = Facts(self.shapes, self.constants)
         self._kinds: dict[Node, ops.Kind] = {}
@@ -61,39 +60,6 @@ class OnnxGraph:
     def name(self, node: Node) -> str:
         """The node's name; of one that a plan added, that of the node behind which it stands."""
         return self.added.get(node, node).name
-
-    def value_name(self, value: Value) -> str:
-        return value.name
-
-    def op(self, node: Node) -> str:
-        return node.op
-
-    def scales(self, node: Node) -> bool:
-        return node not in self.gone and scales(self.kind(node))
-
-    def inputs(self, node: Node) -> Sequence[Value | None]:
-        return node.inputs
-
-    def outputs(self, node: Node) -> Sequence[Value | None]:
-        return node.outputs
-
-    def producer(self, value: Value) -> tuple[Node, int] | None:
-        return (value.producer, value.port) if value.producer else None
-
-    def readers(self, value: Value) -> Sequence[tuple[Node, int]]:
-        return list(value.readers)
-
-    def is_output(self, value: Value) -> bool:
-        return value.is_output
-
-    def is_constant(self, value: Value | None) -> bool:
-        return self.constants.known(value) is not None
-
-    def constant(self, value: Value) -> Array:
-        known = self.constants.known(value)
-        if known is None:
-            raise KeyError(f"'{value.name}' is no constant")
-        return known.float64()
 
     def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
         value = node.inputs[position]

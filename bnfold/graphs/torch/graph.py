@@ -16,7 +16,8 @@ from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
 from bnfold.algebra.plan import Site
-from bnfold.graphs.chains import chain_name, scales
+from bnfold.graphs.chains import chain_name
+from bnfold.graphs.indexed import IndexedGraph
 from bnfold.graphs.torch.constants import Constants, Known, made
 from bnfold.graphs.torch.index import Index, Node, Slot, Value, link
 from bnfold.graphs.torch.kinds import BATCH_NORMS, translate
@@ -28,7 +29,7 @@ _PRODUCTS = ("linear", "addmm", "mm", "bmm", "matmul", "mv")
 LAID_OUT = "an operator below relies on how it lays out its result in memory"
 
 
-class TorchGraph:
+class TorchGraph(IndexedGraph):
     """The graph of an index; `state` holds the tensors of parameters, buffers and constants by their names.
 
     `unfit` are the names of nodes that must stay, because of how they lay out what they make.
@@ -37,7 +38,7 @@ class TorchGraph:
     def __init__(self, index: Index, state: Mapping[str, Any], unfit: Collection[str] = ()) -> None:
         self.index = index
         self.unfit = unfit
-        self.constants = Constants(state)
+        self.constants: Constants = Constants(state)
         self.facts = Facts(self.constants)
         self._kinds: dict[Node, ops.Kind] = {}
         # What has to be written: which constants changed, nodes made and gone, and which value took another's place.
@@ -109,36 +110,6 @@ class TorchGraph:
     def name(self, node: Node) -> str:
         """The path of the module that the node alone is the call of; else the node's own name."""
         return self.index.names.get(node, node.name)
-
-    def value_name(self, value: Value) -> str:
-        return value.name
-
-    def op(self, node: Node) -> str:
-        return node.op
-
-    def scales(self, node: Node) -> bool:
-        return node not in self.gone and scales(self.kind(node))
-
-    def inputs(self, node: Node) -> Sequence[Value | None]:
-        return node.inputs
-
-    def outputs(self, node: Node) -> Sequence[Value | None]:
-        return node.outputs
-
-    def producer(self, value: Value) -> tuple[Node, int] | None:
-        return (value.producer, value.port) if value.producer else None
-
-    def readers(self, value: Value) -> Sequence[tuple[Node, int]]:
-        return list(value.readers)
-
-    def is_output(self, value: Value) -> bool:
-        return value.is_output
-
-    def is_constant(self, value: Value | None) -> bool:
-        return self.constants.known(value) is not None
-
-    def constant(self, value: Value) -> Array:
-        return self._known(value).float64()
 
     def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
         value = node.inputs[position]

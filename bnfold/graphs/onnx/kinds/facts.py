@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Refusal
 from bnfold.algebra.axes import Shape
+from bnfold.graphs.indexed import ConstantFacts
 from bnfold.graphs.kinds import fits
 from bnfold.graphs.onnx.constants import Constants, Known
 from bnfold.graphs.onnx.index import Node, Value
@@ -71,7 +71,7 @@ class Attributes:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(ConstantFacts[Known]):
     """Shapes and constants of the graph."""
 
     shapes: Shapes
@@ -105,21 +105,6 @@ class Facts:
         if shape is None or value is None:
             return None
         return tuple(f"?{value.name}.{axis}" if size is None else size for axis, size in enumerate(shape))
-
-    def known(self, value: Value | None) -> Known | None:
-        return self.constants.known(value)
-
-    def floating(self, value: Value | None) -> Known | None:
-        """The constant that a value is, if its elements are floating point numbers."""
-        known = self.constants.known(value)
-        return known if known is not None and known.is_floating else None
-
-    def why_not(self, value: Value | None, reason: str = "computed-weight") -> ops.Opaque:
-        """Why a value that has to be a constant is none; `reason` where nothing more particular is known."""
-        found = self.constants.get(value) if value is not None else None
-        if not isinstance(found, Refusal):
-            return ops.Opaque("unsupported", "a constant is missing, or of a type that is not understood")
-        return ops.Opaque(reason if found.reason == "computed-weight" else found.reason, found.detail)
 
     def integers(self, value: Value | None) -> list[int] | None:
         """The elements of a constant of integers, flattened; None for anything else."""

@@ -120,10 +120,10 @@ def _gemm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
 
 
 def _matmul(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
-    data, weight = (0, 1) if facts.floating(node.inputs[1]) else (1, 0)
-    constant = facts.floating(node.inputs[weight])
-    if constant is None:
-        return facts.why_not(node.inputs[1])
+    found = facts.factors(node)
+    if isinstance(found, Opaque):
+        return found
+    data, weight, constant = found
     shape = facts.shape(node.inputs[data])
     if shape is None:
         return no_rank(node)
@@ -136,10 +136,10 @@ def _einsum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     terms = kinds.einsum_terms(equation)
     if terms is None or len(node.inputs) != 2:
         return Opaque("unsupported", f"the Einsum '{equation}' is not understood")
-    data, weight = (0, 1) if facts.floating(node.inputs[1]) else (1, 0)
-    constant = facts.floating(node.inputs[weight])
-    if constant is None:
-        return facts.why_not(node.inputs[1])
+    found = facts.factors(node)
+    if isinstance(found, Opaque):
+        return found
+    data, weight, constant = found
     return kinds.einsum(terms, facts.shape(node.inputs[data]), constant.shape, data, weight)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Refusal
 from bnfold.algebra.axes import Shape
+from bnfold.graphs.indexed import ConstantFacts
 from bnfold.graphs.torch.constants import Constants, Known
 from bnfold.graphs.torch.index import Node, Value, size_of
 
@@ -44,7 +44,7 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(ConstantFacts[Known]):
     """Shapes and constants of the graph."""
 
     constants: Constants
@@ -58,21 +58,6 @@ class Facts:
             if known is not None:
                 return known.folded_shape
         return None if value.tensor is None else tuple(size_of(size) for size in value.tensor.shape)
-
-    def known(self, value: Value | None) -> Known | None:
-        return self.constants.known(value)
-
-    def floating(self, value: Value | None) -> Known | None:
-        """The constant that a value is, if its elements are floating point numbers."""
-        known = self.constants.known(value)
-        return known if known is not None and known.is_floating else None
-
-    def why_not(self, value: Value | None, reason: str = "computed-weight") -> ops.Opaque:
-        """Why a value that has to be a constant is none; `reason` where nothing more particular is known."""
-        found = self.constants.get(value) if value is not None else None
-        if not isinstance(found, Refusal):
-            return ops.Opaque("unsupported", "a constant is missing, or of a type that is not understood")
-        return ops.Opaque(reason if found.reason == "computed-weight" else found.reason, found.detail)
 
     def integers(self, value: Value | None) -> list[int] | None:
         """The elements of a constant of integers, flattened; None for anything else."""
