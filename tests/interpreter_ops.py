@@ -150,6 +150,8 @@ def _reshape(attributes: Attributes, inputs: list[Any], opset: int, count: int) 
 
 def _flatten(attributes: Attributes, inputs: list[Any], opset: int, count: int) -> Array:
     axis = attributes.get("axis", 1)
+    if not -inputs[0].ndim <= axis <= inputs[0].ndim:
+        raise ValueError(f"Flatten of rank {inputs[0].ndim} at axis {axis}")
     axis += inputs[0].ndim if axis < 0 else 0
     return inputs[0].reshape(math.prod(inputs[0].shape[:axis]), -1)
 

@@ -167,7 +167,7 @@ def einsum(b: Builder, x: Var, *, same_shape: bool = False) -> Var:
     """A contraction over one or two axes of x, the weight on either side, the result in any order of axes."""
     letters = "abcdef"[: x.rank]
     static = [i for i, size in enumerate(x.dims) if size is not None]
-    summed = {letters[b.pick(static)] for _ in range(b.pick([1, 1, 2]))}
+    summed = sorted({letters[b.pick(static)] for _ in range(b.pick([1, 1, 2]))})
     kept = [letter for letter in letters if letter not in summed]
     along = [letter for letter in kept if x.dims[letters.index(letter)] is not None and b.chance(0.15)]
     outer = b.integer(1, 4)

@@ -117,7 +117,8 @@ def _computed_reshape(b: Builder, x: Var, said: list[int | None], sources: list[
 
 
 def flatten(b: Builder, x: Var) -> Var:
-    return b.one("Flatten", [x], axis=b.pick([None, 1, 1, 0, 2, -1, x.rank]))
+    axes = [axis for axis in (1, 1, 0, 2, -1, x.rank) if -x.rank <= axis <= x.rank]
+    return b.one("Flatten", [x], axis=b.pick([None, *axes] if x.rank else axes))
 
 
 def squeeze(b: Builder, x: Var) -> Var:
