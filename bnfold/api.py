@@ -157,6 +157,7 @@ def convert(
     save_as_external_data: bool | None = None,
     force: bool = False,
     checksum: bool | None = None,
+    depth: bool = False,
     options: CheckOptions | None = None,
     progress: Progress | None = None,
     example_inputs: Any = None,
@@ -168,9 +169,9 @@ def convert(
 
     `source` is a path, or a model as `fold` takes it; `output` defaults to the source's stem + ".folded.onnx" beside
     it. The target appears only when all is well, in one rename. `checksum` asks for the source's SHA-256 in the report;
-    None stands for yes where the run verifies or measures, which takes much longer than a checksum. `options` say how
-    to verify and measure (`CheckOptions`); `progress` is called with the name of a stage and the fraction of it that is
-    done.
+    None stands for yes where the run verifies or measures, which takes much longer than a checksum. `depth` asks the
+    verification to follow the error down the graph of an ONNX model, for the report. `options` say how to verify and
+    measure (`CheckOptions`); `progress` is called with the name of a stage and the fraction of it that is done.
 
     A source may be PyTorch's, too: a module, an exported program or its .pt2 file, a TorchScript file, a file with a
     pickled module if `trust_pickle` says that its code may run, or "package.module:factory", the name of a function or
@@ -210,6 +211,8 @@ def convert(
         task = ready(Target(target, folder, chosen, save_as_external_data, simplify), hashed)
         if verify and checks is not None:
             attempt, verification = task.job.verified(checks, progress, certify=certify)
+            if depth and attempt.changed:
+                verification = replace(verification, depth=task.job.depth(attempt, checks))
         else:
             attempt, verification = task.job.certified(_options(options)) if certify else task.job.attempt(), None
         report = Report(__version__, task.describe(), attempt.sites, task.before, attempt.after, notes=task.notes)

@@ -176,6 +176,7 @@ def convert(
                 save_as_external_data=save_as_external_data or None,
                 force=force,
                 checksum=True if reports else None,
+                depth=bool(reports),
                 options=options,
                 progress=progress,
                 weights=weights,

@@ -21,6 +21,7 @@ from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.families import factory_name
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document, Ledger
+from bnfold.graphs.onnx.exact.exposed import exposed
 from bnfold.graphs.onnx.fold import count, evaluate_batch_norms, fold_document, strip_empty_outputs
 from bnfold.graphs.onnx.limits import index_limits
 from bnfold.graphs.onnx.simplify import simplified
@@ -102,6 +103,10 @@ class Job(ABC):
     def examined(self, attempt: Attempt, options: CheckOptions, *, follow: bool) -> Examination:
         """Every fold of an attempt by itself, as far as that is possible; with `follow`, where the error goes."""
         return Examination({}, "folds are looked at one by one in ONNX files alone")
+
+    def depth(self, attempt: Attempt, options: CheckOptions) -> tuple[tuple[str, float], ...]:
+        """How the error develops down the graph (see `Verification.depth`), as far as that can be seen."""
+        return ()
 
     def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
         """An attempt with a certificate of every fold; those that are wrong are taken back."""
@@ -208,6 +213,12 @@ class Conversion(Job):
     def examined(self, attempt: Attempt, options: CheckOptions, *, follow: bool) -> Examination:
         original, folded = self._pair(attempt)
         return examine(original, folded, attempt.ledger, limited(options, original), follow=follow)
+
+    def depth(self, attempt: Attempt, options: CheckOptions) -> tuple[tuple[str, float], ...]:
+        from bnfold.checks.depth import depth
+
+        seen = exposed(*self._pair(attempt), attempt.ledger) if attempt.ledger else None
+        return depth(seen.original, seen.folded, seen.names, options) if seen else ()
 
     def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
         """An attempt whose every fold was looked at by itself, with the certificates in the file and in the account."""

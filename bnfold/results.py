@@ -230,7 +230,8 @@ class Verification:
 
     `exact` says on what both models were run in float64 beside that, or why they were not. `notes` are remarks that
     decide nothing. `taken_back` are the sites whose folds were undone, `culprits` what is known of them. `border` is
-    there for a model that came from PyTorch.
+    there for a model that came from PyTorch. `depth` follows the error from value to value down the graph, on one
+    input: pairs of a value that must be the same in both models and its error relative to the value's largest entry.
     """
 
     passed: bool
@@ -243,6 +244,7 @@ class Verification:
     notes: tuple[str, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     border: Border | None = None
+    depth: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ def test_convert_passes_defaults_that_are_those_of_the_api(api: Install) -> None
         "models": (Path("in.onnx"), None),
         "verify": True,
         "bench": True,
+        "certify": False,
+        "depth": False,
         "only": (),
         "skip": (),
         "freeze_initializers": False,

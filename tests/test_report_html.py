@@ -161,6 +161,11 @@ def test_every_part_of_a_conversion_is_there() -> None:
         (Comparison("1", "dir/a.onnx", "b.onnx", VERIFIED), ("a.onnx and b.onnx", "Yes"), ("Faster?", "Every Batch")),
         (Comparison("1", "a.onnx", "b.onnx", None, (FASTER,)), ("1.30 times the speed",), ("Same function?",)),
         (
+            replace(CONVERTED, verification=replace(VERIFIED, depth=(("/conv/out", 1e-7), ("/relu/out", 2e-7)))),
+            ("Error on the way through the model", "The 2 values", "/relu/out 2.0e-07"),
+            ("From PyTorch",),
+        ),
+        (
             replace(CONVERTED, verification=replace(VERIFIED, border=BORDER)),
             (
                 "The ONNX model does NOT compute what PyTorch does",
@@ -180,7 +185,19 @@ def test_every_part_of_a_conversion_is_there() -> None:
             ("No measurable",),
         ),
     ],
-    ids=["plan", "no BatchNorm", "no checks", "failed", "a copy", "verify", "bench", "border", "disturbed", "slower"],
+    ids=[
+        "plan",
+        "no BatchNorm",
+        "no checks",
+        "failed",
+        "a copy",
+        "verify",
+        "bench",
+        "depth",
+        "border",
+        "disturbed",
+        "slower",
+    ],
 )
 def test_what_is_there_is_said_and_what_is_not_is_left_out(
     result: Report | Comparison, present: tuple[str, ...], absent: tuple[str, ...]

@@ -143,6 +143,7 @@ def _verification(verification: Verification | None, subject: str) -> dict[str, 
             for at, output in enumerate(verification.outputs)
         ],
         "border": _border(verification.border),
+        "depth": _chart(charts.growth([error for _, error in verification.depth]), "depth"),
         "culprits": [
             (culprit, _chart(charts.growth([error for _, error in culprit.growth]), f"c{at}"))
             for at, culprit in enumerate(verification.culprits)
