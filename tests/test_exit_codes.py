@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from saved import NO_BATCH_NORM, TWO_BATCH_NORMS, names, save
 
 import bnfold
 from bnfold import conversion
+from bnfold.checks.session import Session
 from bnfold.cli import main
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx import wire
@@ -200,6 +202,32 @@ def test_a_folder_that_is_closed_to_everybody_is_one_line(folder: Path) -> None:
 
 
 # Not the same function.
+
+
+@pytest.mark.parametrize("survives", [0, 5, 20], ids=["at once", "while warming up", "while measuring"])
+def test_a_provider_that_dies_in_a_measurement_is_one_line(
+    survives: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = 0
+
+    def dies(self: Session, feeds: object) -> Callable[[], object]:
+        def run() -> None:
+            nonlocal runs
+            runs += 1
+            if runs > survives:
+                raise RuntimeError("CUDA failure 700: an illegal memory access\nwas encountered")
+
+        return run
+
+    monkeypatch.setattr(Session, "_host_runner", dies)
+    result = CliRunner().invoke(
+        main, ["convert", "good.onnx", "-o", "out.onnx", "--no-verify", "--bench-seconds", "0.2"]
+    )
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(
+        r"Error: ONNX Runtime cannot run the (original|folded model): CUDA failure 700: .*\n", result.stderr
+    )
+    assert runs == survives + 1
 
 
 def test_two_models_that_differ_are_exit_code_1(tmp_path: Path) -> None:

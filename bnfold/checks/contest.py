@@ -45,7 +45,7 @@ class Contest:
     """One provider, one optimisation level.
 
     Attributes:
-        precise: whether these segments are enough.
+        precise: whether segments are enough, whose workers spun or slept.
         seconds: time to spend at most, after the first warm-up.
         init_ms, first_run_ms: times of session creation, and of first runs, one of every opening.
         spinning: whether ONNX Runtime's workers spin while they wait.
