@@ -13,6 +13,7 @@ from bnfold.checks.options import (
     CheckOptions,
     parse_counts,
     parse_input_shape,
+    parse_numbers,
     parse_provider_option,
     parse_range,
     parse_tolerance,
@@ -69,7 +70,14 @@ data_options = _options(
         help="Shape of the test data, never of the model: x:1,3,224,224 or 1x3x224x224; repeatable.  A PyTorch module "
         "is traced on inputs of these shapes.",
     ),
-    click.option("--input-data", type=FILE, metavar="FILE", help="Test data, .npy or .npz."),
+    click.option(
+        "--input-data",
+        type=FILE,
+        metavar="FILE",
+        help="Test data: .npy, .npz, or a folder of images.",
+    ),
+    click.option("--mean", metavar="M,..", help="Of pictures, one number or one per channel: (x / 255 - mean) / std."),
+    click.option("--std", metavar="S,..", help="The same for the divisor."),
     click.option("--val-range", metavar="LOW,HIGH", help="Range of generated test data."),
     click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Seed of everything random."),
     click.option(
@@ -188,6 +196,8 @@ def check_options(
     *,
     input_shape: tuple[str, ...],
     input_data: Path | None,
+    mean: str | None,
+    std: str | None,
     val_range: str | None,
     seed: int,
     providers: str,
@@ -210,6 +220,8 @@ def check_options(
     return CheckOptions(
         input_shapes=_by_name("--input-shape", map(parse_input_shape, input_shape)),
         input_data=input_data,
+        mean=None if mean is None else parse_numbers(mean),
+        std=None if std is None else parse_numbers(std),
         val_range=None if val_range is None else parse_range(val_range),
         seed=seed,
         check_n=check_n,

@@ -50,7 +50,8 @@ def opened(
     from bnfold.checks.options import CheckOptions
 
     options = options or CheckOptions()
-    arrays = {} if options.input_data is None else read_arrays(options.input_data)
+    data = options.input_data
+    arrays = {} if data is None or data.is_dir() else read_arrays(data)
     request = Request(
         weights=None if weights is None else Path(weights),
         trust_pickle=trust_pickle,

@@ -37,5 +37,5 @@ PYTHON
 }
 
 test_environment() {
-    environment .venv-test -e ".[cpu,torch,ir,simplify,report]" --group dev --group train
+    environment .venv-test -e ".[cpu,torch,ir,simplify,report,images]" --group dev --group train
 }

@@ -51,9 +51,10 @@ DOORS = {
     "torch": ("graphs/torch/",),
     "safetensors": ("graphs/torch/",),
     "onnxruntime": ("checks/session.py",),
+    "PIL": ("checks/images.py",),
 }
 # Those that are imported where they are used and not where a module begins.
-LATE = {"onnxruntime", "onnxsim", "rich.progress", "safetensors.torch", "bnfold.from_torch"}
+LATE = {"PIL", "onnxruntime", "onnxsim", "rich.progress", "safetensors.torch", "bnfold.from_torch"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

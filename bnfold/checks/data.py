@@ -1,4 +1,4 @@
-"""The user's own test inputs, from `.npy` and `.npz` files."""
+"""The user's own test inputs, from `.npy` and `.npz` files and folders of pictures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 
 from bnfold.checks import bfloat16
 from bnfold.checks.feed import Feed
+from bnfold.checks.images import read_images
+from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, TensorInfo
-from bnfold.checks.shapes import check_shape
+from bnfold.checks.shapes import PartialShape, check_shape
 from bnfold.errors import UsageError
 
 _LABEL_KEYS = ("labels", "label", "y")
@@ -28,7 +30,17 @@ def read_feeds(path: Path, inputs: Sequence[TensorInfo]) -> list[Feed]:
     Raises:
         UsageError: if the file cannot be read, or its arrays do not fit the model's inputs.
     """
-    arrays = _read(path, inputs)
+    return _feeds(path, "file", _read(path, inputs), inputs)
+
+
+def picture_feeds(
+    path: Path, inputs: Sequence[TensorInfo], given: Mapping[str, PartialShape], options: CheckOptions
+) -> list[Feed]:
+    """The pictures in a folder as feeds, in parts as those of a file. Raises what `read_images` raises."""
+    return _feeds(path, "folder", read_images(path, inputs, given, options), inputs)
+
+
+def _feeds(path: Path, what: str, arrays: dict[str, Array], inputs: Sequence[TensorInfo]) -> list[Feed]:
     names = [info.name for info in inputs]
     label_key = next((key for key in _LABEL_KEYS if key in arrays and key not in names), None)
     labels = None if label_key is None else arrays.pop(label_key)
@@ -40,7 +52,7 @@ def read_feeds(path: Path, inputs: Sequence[TensorInfo]) -> list[Feed]:
         check_shape(info, values[info.name].shape, f"the array in {path.name}", first_axis_free=chunk is not None)
     labels = _checked_labels(path, labels, rows)
     if chunk is None or rows is None:
-        return [Feed(f"file {path.name}", values, labels, path.name)]
+        return [Feed(f"{what} {path.name}", values, labels, path.name)]
     fixed = any(info.shape and isinstance(info.shape[0], int) for info in inputs)
     feeds = []
     for start in range(0, rows, chunk):
@@ -48,14 +60,14 @@ def read_feeds(path: Path, inputs: Sequence[TensorInfo]) -> list[Feed]:
         index = np.arange(start, start + chunk if fixed else stop).clip(max=rows - 1)
         part = {name: array[index] for name, array in values.items()}
         part_labels = None if labels is None else labels[start:stop]
-        feeds.append(Feed(f"file {path.name} [{start}:{stop}]", part, part_labels, path.name))
+        feeds.append(Feed(f"{what} {path.name} [{start}:{stop}]", part, part_labels, path.name))
     return feeds
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays in a file by their names; that of a `.npy` file by "". Raises UsageError if it cannot be read."""
     if path.suffix not in (".npy", ".npz"):
-        raise UsageError(f"input data {path}: give a .npy or .npz file")
+        raise UsageError(f"input data {path}: give a .npy or .npz file, or a folder of pictures")
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)

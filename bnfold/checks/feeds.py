@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnfold.checks.data import read_feeds
+from bnfold.checks.data import picture_feeds, read_feeds
 from bnfold.checks.draw import can_draw, draw_feeds
 from bnfold.checks.feed import Feed
 from bnfold.checks.options import CheckOptions
@@ -32,7 +32,10 @@ def make_feeds(inputs: Sequence[TensorInfo], options: CheckOptions) -> list[Feed
         return [Feed("no inputs", {})]
     feeds = []
     if options.input_data is not None:
-        feeds = read_feeds(options.input_data, inputs)
+        if options.input_data.is_dir():
+            feeds = picture_feeds(options.input_data, inputs, given, options)
+        else:
+            feeds = read_feeds(options.input_data, inputs)
         for name, array in feeds[0].values.items():
             given.setdefault(name, (None, *array.shape[1:]) if array.ndim else ())
     mystery = next((info for info in inputs if not can_draw(info)), None)

@@ -21,7 +21,9 @@ class CheckOptions:
         input_shapes: sizes of test inputs by input name; the key "" stands for the only input, the size None for one
             that is drawn. They never change an ONNX model or a program; a PyTorch module is traced on inputs of these
             shapes.
-        input_data: a `.npy` (the only input) or `.npz` file (one array per input, optionally class labels).
+        input_data: a `.npy` (the only input) or `.npz` file (one array per input, optionally class labels), or a folder
+            of pictures.
+        mean, std: of pictures, one number or one per channel: inputs are `(x / 255 - mean) / std`.
         val_range: lowest and highest value of generated floating-point inputs, or of generated integers in a model
             that has no floating-point input.
         index_limits: highest generated integer by input, for those that are indices; what is not named here is looked
@@ -47,6 +49,8 @@ class CheckOptions:
 
     input_shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     input_data: Path | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     val_range: tuple[float, float] | None = None
     index_limits: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
@@ -75,6 +79,11 @@ class CheckOptions:
             low, high = self.val_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise UsageError(f"value range {low:g},{high:g}: give two finite numbers, the lower one first")
+        for what, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers is not None and (not numbers or not all(map(math.isfinite, numbers))):
+                raise UsageError(f"{what}: give one finite number, or one per channel")
+        if self.std is not None and not all(number > 0 for number in self.std):
+            raise UsageError("std: every number must be above zero")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed}: must not be negative")
         if self.check_n < 0 or (self.check_n == 0 and self.input_data is None):
@@ -131,6 +140,14 @@ def parse_range(text: str) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"value range '{text}': give two finite numbers, the lower one first")
     return low, high
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Read `0.485,0.456,0.406`. Raises UsageError if that is no list of numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"cannot read the numbers '{text}': write them as 0.485,0.456,0.406") from None
 
 
 def parse_tolerance(text: str) -> tuple[str, float]:
