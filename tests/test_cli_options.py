@@ -111,6 +111,7 @@ def test_a_report_is_to_have_the_checksum_of_the_source(api: Install, tmp_path: 
     seen = api("convert", REPORT)
     assert run("convert", "in.onnx", "--report", tmp_path / "r.json").exit_code == 0
     assert seen["checksum"] is True
+    assert seen["depth"] is True
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def _drawing(graph: EditableGraph, roles: dict[Node, Role], gaining: set[Node]) 
         if node in order:
             waiting.pop()
         else:
-            waiting += missing
+            waiting += reversed(missing)
     return tuple([_operator(graph, node, roles[node], makers[node], order, node in gaining) for node in order])
 
 

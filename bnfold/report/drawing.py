@@ -7,6 +7,7 @@ sweeps over barycentres (Sugiyama, Tagawa and Toda, 1981). All lengths are in CS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -149,12 +150,17 @@ def _layers(vertices: Sequence[Vertex]) -> tuple[list[list[int]], dict[int, list
     return layers, parents
 
 
-def _sort(layers: list[list[int]], parents: dict[int, list[int]]) -> None:
-    """Order every layer by the mean place of its neighbours, downward and upward in turns."""
+def _children(parents: dict[int, list[int]]) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {node: [] for node in parents}
     for node, above in parents.items():
         for parent in above:
             children[parent].append(node)
+    return children
+
+
+def _sort(layers: list[list[int]], parents: dict[int, list[int]]) -> None:
+    """Order every layer by the mean place of its neighbours, downward and upward in turns."""
+    children = _children(parents)
     for sweep in range(_SWEEPS):
         neighbours, rows = (parents, layers) if sweep % 2 == 0 else (children, layers[::-1])
         for fixed, row in pairwise(rows):
@@ -166,21 +172,32 @@ def _sort(layers: list[list[int]], parents: dict[int, list[int]]) -> None:
             row.sort(key=middle.__getitem__)
 
 
-def _mean(values: list[float], otherwise: float) -> float:
+def _mean(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
 def _columns(layers: list[list[int]], widths: dict[int, float], parents: dict[int, list[int]]) -> dict[int, float]:
-    """Every layer centred under the middle of what it reads, its boxes apart."""
+    """Every box near the middle of its neighbours, those above and those below in turns, and apart from others."""
     x: dict[int, float] = {}
     for row in layers:
-        total = sum(widths[node] for node in row) + _GAP * (len(row) - 1)
-        above = [x[parent] for node in row for parent in parents[node]]
-        at = _mean(above, 0.0) - total / 2
-        for node in row:
-            x[node] = at + widths[node] / 2
-            at += widths[node] + _GAP
+        _spread(row, [0.0] * len(row), widths, x)
+    children = _children(parents)
+    for sweep in range(_SWEEPS):
+        neighbours, rows = (children, layers[::-1]) if sweep % 2 == 0 else (parents, layers)
+        for row in rows[1:]:
+            _spread(row, [_mean([x[other] for other in neighbours[node]], x[node]) for node in row], widths, x)
     return x
+
+
+def _spread(row: list[int], wanted: list[float], widths: dict[int, float], x: dict[int, float]) -> None:
+    """Place a row from left to right, nobody nearer than the gap, then move it as a whole to where it is wanted."""
+    edge = -math.inf
+    for node, middle in zip(row, wanted, strict=True):
+        x[node] = max(middle, edge + widths[node] / 2)
+        edge = x[node] + widths[node] / 2 + _GAP
+    off = _mean([middle - x[node] for node, middle in zip(row, wanted, strict=True)], 0.0)
+    for node in row:
+        x[node] += off
 
 
 def _edges(
