@@ -82,6 +82,24 @@ def test_classes_that_say_how_they_are_copied() -> None:
     assert torch.equal(result[2](x)[0], module[2](x)[0])
 
 
+class Wrapper(nn.Module):
+    """A module that looks at the module in it when it comes to its state."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.mode = self.inner.training
+
+
+def test_a_wrapper_that_looks_inside_while_it_is_copied() -> None:
+    result, _ = copied(nn.Sequential(Wrapper(nn.Linear(3, 3))).eval())
+    assert result[0].mode is False
+    assert isinstance(result[0].inner.weight, nn.Parameter)
+
+
 def test_hooks_and_shared_layers() -> None:
     seen: list[nn.Module] = []
     shared = nn.Linear(3, 3)

@@ -32,9 +32,14 @@ class Calls:
     """Calls of submodules by path, in the order in which they ended."""
 
     made: list[tuple[str, Call]] = field(default_factory=list)
+    _by_path: dict[str, list[Call]] = field(default_factory=dict)
+
+    def add(self, path: str, call: Call) -> None:
+        self.made.append((path, call))
+        self._by_path.setdefault(path, []).append(call)
 
     def of(self, path: str) -> list[Call]:
-        return [call for name, call in self.made if name == path]
+        return self._by_path.get(path, [])
 
     def within(self, path: str) -> list[tuple[str, Call]]:
         """The calls of the direct and indirect children of a module, by their names from there."""
@@ -49,7 +54,7 @@ def recorded(module: nn.Module) -> Iterator[Calls]:
     for path, submodule in module.named_modules():
 
         def record(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
-            calls.made.append((path, Call(len(args), tuple(kwargs), isinstance(result, torch.Tensor))))
+            calls.add(path, Call(len(args), tuple(kwargs), isinstance(result, torch.Tensor)))
 
         handles.append(submodule.register_forward_hook(record, with_kwargs=True))
     try:

@@ -80,7 +80,7 @@ def _deepcopy(module: nn.Module, modules: list[nn.Module], memo: dict[int, Any])
     plain = [submodule for submodule in modules if _is_copied_by_its_dict(type(submodule))]
     for submodule in plain:
         memo[id(submodule)] = object.__new__(type(submodule))
-    for submodule in plain:
+    for submodule in reversed(plain):  # inner ones first: a wrapper may look at the module in it while it is copied
         state = submodule.__getstate__()  # type: ignore[no-untyped-call]
         vars(memo[id(submodule)]).update((name, _copied(item, memo)) for name, item in state.items())
     copy_of: nn.Module = copy.deepcopy(module, memo)

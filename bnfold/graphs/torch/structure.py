@@ -67,7 +67,13 @@ class Structure:
         for name, tensor in _state(module):
             self.memory[name] = _memory(tensor)
             self.holders.setdefault(self.memory[name], []).append(name)
-        self.state = {value.target: value for value in index.state if value.target}
+        # The values of parameters and buffers by every module that they lie in, however deep.
+        self.state: dict[str, list[Value]] = {}
+        for value in index.state:
+            home = (value.target or "").rpartition(".")[0]
+            while home:
+                self.state.setdefault(home, []).append(value)
+                home = home.rpartition(".")[0]
         self.inside: dict[str, set[Node]] = {}
         for node in index.nodes:
             for key, _ in node.calls:
@@ -138,9 +144,9 @@ class Structure:
             rest = following
         if len(self._entering(members)) != 1 or any(value is not members[-1].outputs[0] for value in _leaving(members)):
             return _no(f"{what} takes or gives more than one tensor")
-        for name, value in self.state.items():
-            if name.startswith(f"{path}.") and not all(reader in self.inside[key] for reader, _ in value.readers):
-                return _no(f"'{name}' is read outside of its module too")
+        for value in self.state.get(path, ()):
+            if not all(reader in self.inside[key] for reader, _ in value.readers):
+                return _no(f"'{value.target}' is read outside of its module too")
         return Unit(path, own, rest)
 
     def _rest(self, path: str, key: str, own: tuple[Node, ...], others: list[Node]) -> tuple[str, ...] | None:
