@@ -94,9 +94,11 @@ class Browser:
             extra = {"text": text} if text and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra)
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """A PNG of the whole page, or of the part in view."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, path: Path, height: int | None = None) -> None:
+        """A PNG of the part in view, or of that much of the page from its top."""
+        clip = {"x": 0, "y": 0, "width": self.evaluate("innerWidth"), "height": height, "scale": 1}
+        options = {"clip": clip, "captureBeyondViewport": True} if height else {}
+        answer = self.call("Page.captureScreenshot", format="png", **options)
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def pdf(self) -> bytes:

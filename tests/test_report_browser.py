@@ -52,7 +52,7 @@ def test_a_page_opens_without_errors_requests_or_sideways_scrolling(
     assert browser.problems == []
     assert browser.requests == [pages[name]]
     assert browser.evaluate("document.documentElement.scrollWidth") == width
-    browser.screenshot(tmp_path / "page.png", whole=False)
+    browser.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 5_000
     # Dark paper under a dark scheme, light paper under a light one.
     red = browser.evaluate("+getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
