@@ -125,6 +125,7 @@ def test_a_report_is_to_have_the_checksum_of_the_source(api: Install, tmp_path: 
         (["--skip", "a*"], "skip", ("a*",)),
         (["--freeze-initializers"], "freeze_initializers", True),
         (["--assume-eval"], "assume_eval", True),
+        (["--certify"], "certify", True),
         (["--simplify"], "simplify", True),
         (["--save-as-external-data"], "save_as_external_data", True),
         (["--force"], "force", True),
@@ -161,6 +162,7 @@ CHECKS = [
     (["--input-shape", "x:1,3,8,8", "--input-shape", "z:2x4"], {"input_shapes": {"x": (1, 3, 8, 8), "z": (2, 4)}}),
     (["--input-shape", "1x3x8x8"], {"input_shapes": {"": (1, 3, 8, 8)}}),
     (["--input-data", "x.npz"], {"input_data": Path("x.npz")}),
+    (["--mean", "0.5,0.4,0.3", "--std", "0.2"], {"mean": (0.5, 0.4, 0.3), "std": (0.2,)}),
     (["--val-range", "-1,2.5"], {"val_range": (-1.0, 2.5)}),
     (["--seed", "7"], {"seed": 7}),
     (["--providers", "cpu, cuda"], {"providers": ("cpu", "cuda")}),
@@ -169,6 +171,7 @@ CHECKS = [
 ]
 TOLERANCES = [
     (["--check-n", "3"], {"check_n": 3}),
+    (["--exact-seconds", "0"], {"exact_seconds": 0.0}),
     (["--rtol", "1e-3", "--rtol", "y:1e-2"], {"rtol": 1e-3, "output_rtol": {"y": 1e-2}}),
     (["--atol", "y:0", "--atol", "1e-6"], {"atol": 1e-6, "output_atol": {"y": 0.0}}),
 ]
