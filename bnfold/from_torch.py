@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,10 @@ from bnfold.graphs.torch.opened import FRAMEWORK, Opened, Request, open_source
 from bnfold.results import Latency, Source, Verification
 
 if TYPE_CHECKING:
-    from bnfold.checks.functions import FunctionSession
+    from bnfold.checks.exact import ExactModel
+    from bnfold.checks.functions import ExactFunction, FunctionSession
     from bnfold.checks.options import CheckOptions
-    from bnfold.checks.session import Runner
+    from bnfold.checks.session import Runner, TensorInfo
 
 
 def opened(
@@ -104,12 +105,11 @@ class ToOnnx(Conversion):
     ) -> tuple[Attempt, Verification]:
         options = _with_test_shapes(options, self._opened, self._names)
         attempt, verification = super().verified(options, progress, certify=certify)
-        exported, folded = (
-            _runner(path, options, label)
-            for path, label in zip(self._pair(attempt), ("the exported model", "the folded model"), strict=True)
-        )
+        before, after = self._pair(attempt)
+        sides = _runner(before, options, "the exported model"), _runner(after, options, "the folded model")
         forms = ("exported ONNX", "folded ONNX")
-        return attempt, _crossed(verification, self._opened, exported, folded, forms, options, progress)
+        crossing = Crossing(self._opened, *sides, ExactSource(before), forms)
+        return attempt, crossing.added_to(verification, options, progress)
 
     def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
         return super().certified(_with_test_shapes(options, self._opened, self._names), without)
@@ -152,9 +152,14 @@ class ToProgram(Job):
         return Attempt(folded.sites, Staged(path, self._target.path), after, changed)
 
     def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
+        from bnfold.checks.exact import ExactPair
         from bnfold.checks.verify import verify_runners
 
-        return verify_runners(*self._pair(attempt), options, progress=progress)
+        opened = self._opened
+        exported, folded = self._sides(attempt)
+        pair = ExactPair(_in_float64(opened, exported), _in_float64(opened, folded))
+        sides = _session(opened, exported), _session(opened, folded)
+        return verify_runners(*sides, options, exact=pair, progress=progress)
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         """Nothing: latency is measured on ONNX Runtime."""
@@ -167,14 +172,16 @@ class ToProgram(Job):
             raise UsageError("--providers are ONNX Runtime's; a program is verified in PyTorch on the CPU")
         options = _with_test_shapes(options, self._opened, [name for name, _, _ in self._opened.inputs])
         attempt, verification = super().verified(options, progress, certify=certify)
-        forms = ("exported program", "folded program")
-        return attempt, _crossed(verification, self._opened, *self._pair(attempt), forms, options, progress)
+        opened, forms = self._opened, ("exported program", "folded program")
+        exported, folded = self._sides(attempt)
+        runners = _session(opened, exported), _session(opened, folded)
+        crossing = Crossing(opened, *runners, _in_float64(opened, exported), forms)
+        return attempt, crossing.added_to(verification, options, progress)
 
-    def _pair(self, attempt: Attempt) -> tuple[FunctionSession, FunctionSession]:
-        """The program and an attempt, read back from its file, as functions."""
-        opened = self._opened
+    def _sides(self, attempt: Attempt) -> tuple[Function, Function]:
+        """The program, and an attempt as read back from its file."""
         folded = load_program(attempt.staged.model)
-        return _session(opened, opened.function_of(opened.program)), _session(opened, opened.function_of(folded))
+        return self._opened.function_of(self._opened.program), self._opened.function_of(folded)
 
 
 def _runner(path: Path, options: CheckOptions, label: str) -> Runner:
@@ -188,37 +195,49 @@ def _runner(path: Path, options: CheckOptions, label: str) -> Runner:
         return ExactRunner(ExactSource(path), label)
 
 
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """An opened model with what was made of it, ready to run; `exact` is the exported one in float64."""
+
+    opened: Opened
+    exported: Runner
+    folded: Runner
+    exact: ExactModel
+    forms: tuple[str, str]
+
+    def added_to(self, verdict: Verification, options: CheckOptions, progress: Progress | None) -> Verification:
+        """The verdict on a fold with the comparison with PyTorch; passed where both are."""
+        from bnfold.checks.border import Origin, compare_across
+
+        def advance(done: int, of: int) -> None:
+            if progress is not None:
+                progress("compare with PyTorch", done / of)
+
+        origin = Origin(FRAMEWORK, self.opened.function, _widened(self.opened.widened))
+        sides = self.exported, self.folded, self.exact
+        border = compare_across(origin, *sides, self.forms, options, advance)
+        return replace(verdict, passed=verdict.passed and border.passed, border=border)
+
+
 def _session(opened: Opened, function: Function) -> FunctionSession:
     from bnfold.checks.functions import FunctionSession
+
+    return FunctionSession(function, *_signature(opened), FRAMEWORK)
+
+
+def _in_float64(opened: Opened, function: Function) -> ExactFunction:
+    from bnfold.checks.functions import ExactFunction
+
+    return ExactFunction(_widened(function), *_signature(opened))
+
+
+def _signature(opened: Opened) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     from bnfold.checks.session import TensorInfo
 
-    inputs = tuple(TensorInfo(*signature) for signature in opened.inputs)
-    outputs = tuple(TensorInfo(*signature) for signature in opened.outputs)
-    return FunctionSession(function, inputs, outputs, FRAMEWORK)
+    return tuple(TensorInfo(*item) for item in opened.inputs), tuple(TensorInfo(*item) for item in opened.outputs)
 
 
-def _crossed(
-    verification: Verification,
-    opened: Opened,
-    exported: Runner,
-    folded: Runner,
-    forms: tuple[str, str],
-    options: CheckOptions,
-    progress: Progress | None,
-) -> Verification:
-    """The verdict on a fold with the comparison with PyTorch; passed where both are."""
-    from bnfold.checks.border import Origin, compare_across
-
-    def advance(done: int, of: int) -> None:
-        if progress is not None:
-            progress("compare with PyTorch", done / of)
-
-    origin = Origin(FRAMEWORK, opened.function, _in_float64(opened.widened))
-    border = compare_across(origin, exported, folded, forms, options, advance)
-    return replace(verification, passed=verification.passed and border.passed, border=border)
-
-
-def _in_float64(function: Function) -> Callable[[Sequence[Any]], list[Any]]:
+def _widened(function: Function) -> Callable[[Sequence[Any]], list[Any]]:
     """The function in float64; it is made at the first call."""
     made: list[Function] = []
 

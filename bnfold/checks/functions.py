@@ -33,3 +33,22 @@ class FunctionSession:
         if len(arrays) != len(self.outputs):
             raise ModelError(f"{self.provider} gives {len(arrays)} outputs where the model has {len(self.outputs)}")
         return {info.name: array for info, array in zip(self.outputs, arrays, strict=True)}
+
+
+class ExactFunction:
+    """A function in float64, as `exact` asks for one."""
+
+    def __init__(
+        self, function: ArrayFunction, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
+    ) -> None:
+        self._session = FunctionSession(function, inputs, outputs, "float64")
+        self.inputs, self.outputs = inputs, outputs
+
+    def run(self, feeds: Mapping[str, Array], deadline: float, nudge: int | None = None) -> dict[str, Array] | str:
+        """The outputs, or why there are none: the weights of a function cannot be moved."""
+        if nudge is not None:
+            return "its weights cannot be moved"
+        try:
+            return self._session.run(feeds)
+        except ModelError as error:
+            return str(error)

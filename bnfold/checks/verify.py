@@ -69,7 +69,7 @@ def verify(
         if exact is None or others:
             raise
         return _verified_exactly(exact, options, error, progress)
-    scores = _scores(session.outputs, options)
+    scores = scores_for(session.outputs, options)
     tolerances = {name: score.tolerance for name, score in scores.items()}
     baseline = Baseline(session, tolerances, options, advance(0))
     answers = ExactAnswers(exact, options.exact_seconds)
@@ -112,14 +112,14 @@ def _verified_exactly(
     """
     advance = _stepper(progress, 2)
     session = ExactRunner(exact.original, "the original")
-    scores = _scores(session.outputs, options)
+    scores = scores_for(session.outputs, options)
     tolerances = {name: score.tolerance for name, score in scores.items()}
     try:
         baseline = Baseline(session, tolerances, options, advance(0))
     except ModelError as error:
         raise ModelError(f"{why}; {error}") from None
     candidate = ExactRunner(exact.folded, "the folded model")
-    verdict = _compared(baseline, candidate, scores, options, advance(1))
+    verdict = compared(baseline, candidate, scores, options, ExactAnswers(None, 0.0), advance(1))
     return replace(
         verdict,
         reference=f"the original in {ENGINE}, since ONNX Runtime cannot run it here; the folded model equally",
@@ -129,7 +129,12 @@ def _verified_exactly(
 
 
 def verify_runners(
-    original: Runner, folded: Runner, options: CheckOptions, *, progress: Progress | None = None
+    original: Runner,
+    folded: Runner,
+    options: CheckOptions,
+    *,
+    exact: ExactPair | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """The same verdict on two models that something else than ONNX Runtime runs.
 
@@ -138,26 +143,27 @@ def verify_runners(
         ModelError: if the original cannot be run.
     """
     advance = _stepper(progress, 2)
-    scores = _scores(original.outputs, options)
+    scores = scores_for(original.outputs, options)
     baseline = Baseline(original, {name: score.tolerance for name, score in scores.items()}, options, advance(0))
-    verdict = _compared(baseline, folded, scores, options, advance(1))
+    verdict = compared(baseline, folded, scores, options, ExactAnswers(exact, options.exact_seconds), advance(1))
     return replace(verdict, reference=f"the original on {original.provider}, the folded model equally")
 
 
-def _compared(
+def compared(
     baseline: Baseline,
     candidate: Runner,
     scores: dict[str, OutputScore],
     options: CheckOptions,
+    exact: ExactAnswers,
     advance: Callable[[int, int], None],
 ) -> Verification:
-    """The verdict on a candidate where nothing runs beside the two; a candidate that cannot be run is not passed."""
+    """The verdict on a candidate, into `scores`, too; one that cannot be run is not passed."""
     outputs = baseline.session.outputs
     hits: tuple[Accuracy, ...] = ()
     failure = _signature_difference(baseline.session, candidate)
     if failure is None:
         try:
-            hits = examine(baseline, candidate, scores, options, ExactAnswers(None, 0.0), advance)
+            hits = examine(baseline, candidate, scores, options, exact, advance)
         except ModelError as error:
             failure = str(error)
     results = (
@@ -185,7 +191,8 @@ def _notes(scores: Mapping[str, OutputScore]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _scores(outputs: Iterable[TensorInfo], options: CheckOptions) -> dict[str, OutputScore]:
+def scores_for(outputs: Iterable[TensorInfo], options: CheckOptions) -> dict[str, OutputScore]:
+    """An empty score per output. Raises UsageError for a tolerance of what is no output."""
     names = {info.name: info.dtype for info in outputs}
     for name in (*options.output_rtol, *options.output_atol):
         if name not in names:

@@ -89,5 +89,8 @@ def attempt(what: str, run: Callable[[], Any]) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's message that says something; of torch.export's, with the first of its reasons."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith("Constraints violated") and len(lines) > 1:
+        return f"{lines[0].partition('!')[0]}: {lines[1].removeprefix('- ').partition('. If you')[0]}"
+    return lines[0]

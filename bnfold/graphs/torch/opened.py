@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def open_source(source: Any, request: Request) -> Opened:
 def _open_module(module: nn.Module, place: Place, request: Request, notes: tuple[str, ...]) -> Opened:
     args, kwargs = _arguments(module, request)
     names = [item.name for item in parameters(module)][: len(args)] + list(kwargs)
-    dynamic = _dims(request.dynamic_shapes, names)
+    dynamic, labelled = _dims(request.dynamic_shapes, names)
     program = traced(module, args, kwargs, dynamic)
     is_traced_on_shapes = request.example_inputs is None
     return _opened(
@@ -150,7 +151,7 @@ def _open_module(module: nn.Module, place: Place, request: Request, notes: tuple
         program,
         module,
         notes=notes,
-        dynamic_shapes=dynamic,
+        dynamic_shapes=labelled,
         is_traced_on_shapes=is_traced_on_shapes,
     )
 
@@ -160,15 +161,15 @@ def _open_script(script: torch.jit.ScriptModule, place: Place, request: Request)
     names = [item.name for item in parameters(script)]
     if kwargs:
         raise UsageError(f"{place.name}: TorchScript is converted on positional arguments; give the shapes of {names}")
-    dynamic = _dims(request.dynamic_shapes, names[: len(args)])
-    positional = None if dynamic is None else tuple(dynamic.values())
-    program = program_of_script(script, args, positional)
+    given = request.dynamic_shapes
+    dynamic, labelled = _dims(given, names[: len(args)]) if isinstance(given, Mapping) else (None, None)
+    program = program_of_script(script, args, None if dynamic is None else tuple(dynamic.values()))
     inputs = names[: len(args)]
     return _opened(
         place,
         program,
         script,
-        dynamic_shapes=positional,
+        dynamic_shapes=None if labelled is None else tuple(labelled.values()),
         input_names=inputs,
         is_traced_on_shapes=request.example_inputs is None,
     )
@@ -258,25 +259,33 @@ def _arguments(module: nn.Module, request: Request) -> tuple[tuple[Any, ...], di
     return example_arguments(module, request.input_shapes, request.dtypes, dynamic)
 
 
-def _dims(dynamic_shapes: Any, names: Sequence[str]) -> Any:
-    """Dynamic shapes as torch.export takes them, from axes that are named by strings; others are handed on."""
+def _dims(dynamic_shapes: Any, names: Sequence[str]) -> tuple[Any, Any]:
+    """Dynamic shapes as torch.export takes them, and with labels as the exporter takes them.
+
+    An axis with a label of its own may have any size that the code allows; axes that share a label have one size.
+    What is not made of labels is handed on.
+    """
     if not isinstance(dynamic_shapes, Mapping):
-        return dynamic_shapes
-    dims: dict[str, Any] = {}
-
-    def dim(axis: Any) -> Any:
-        if isinstance(axis, str):
-            return dims.setdefault(axis, Dim(axis))
-        return Dim.DYNAMIC if axis is None else axis
-
+        return dynamic_shapes, dynamic_shapes
     dynamic_shapes = {name or names[0]: axes for name, axes in dynamic_shapes.items()}
     unknown = next((name for name in dynamic_shapes if name not in names), None)
     if unknown is not None:
         raise UsageError(f"dynamic axes given for '{unknown}', which is no input: there are {', '.join(names)}")
-    return {
-        name: {at: dim(axis) for at, axis in axes.items()} if isinstance(axes, Mapping) else axes
-        for name, axes in ((name, dynamic_shapes.get(name)) for name in names)
-    }
+    every = {name: dynamic_shapes.get(name) for name in names}
+    chosen = [label for axes in every.values() if isinstance(axes, Mapping) for label in axes.values()]
+    labels = Counter(label for label in chosen if isinstance(label, str))
+    shared = {label: Dim(label) for label, times in labels.items() if times > 1}
+
+    def of_axis(label: Any) -> Any:
+        return label if label is not None and not isinstance(label, str) else shared.get(label or "", Dim.DYNAMIC)
+
+    def mapped(change: Callable[[Any], Any]) -> dict[str, Any]:
+        return {
+            name: {at: change(label) for at, label in axes.items()} if isinstance(axes, Mapping) else axes
+            for name, axes in every.items()
+        }
+
+    return mapped(of_axis), mapped(lambda label: Dim.DYNAMIC if label is None else label)
 
 
 def _in_evaluation(module: nn.Module, name: str, request: Request) -> nn.Module:
