@@ -116,28 +116,41 @@ def inspect(
     skip: Iterable[str] = (),
     freeze_initializers: bool = False,
     assume_eval: bool = False,
+    checks: CheckOptions | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    trust_pickle: bool = False,
 ) -> Report:
     """Say of every site whether it would fold, into what and through what, or why it would stay. Writes nothing.
 
-    Takes what `fold` takes and raises what it raises.
+    Takes what `fold` takes and raises what it raises. A module that is given by the name of its factory or by a file is
+    traced as `convert` does it, on inputs of the `input_shapes` of `checks`, and the sites are those of its program.
     """
     options = fold_options(only, skip, freeze_initializers, assume_eval)
     path = Path(model) if isinstance(model, str | os.PathLike) else None
+    for_torch = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "weights": weights}
     if is_of_torch(model):
-        sources = _torch("bnfold.graphs.torch.sources")
-        sha256 = files.sha256(path) if path is not None and path.is_file() else None
-        _, sites, before, after = sources.fold_model(
-            model, options, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
+        given, notes = model, ()
+        if path is not None and path.suffix.lower() != PROGRAM_SUFFIX:
+            door = _torch("bnfold.from_torch")
+            opened = door.opened(model, checks, assume_eval=assume_eval, trust_pickle=trust_pickle, **for_torch)
+            given, notes, example_inputs, dynamic_shapes = opened.program, opened.notes, None, None
+        elif weights is not None:
+            raise UsageError("weights are for package.module:factory; this model has its own")
+        stored = path if path is not None and path.is_file() else None
+        sha256 = files.sha256(stored) if stored is not None else None
+        fold_model = _torch("bnfold.graphs.torch.sources").fold_model
+        _, sites, before, after = fold_model(
+            given, options, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
         )
-        before = replace(before, file_bytes=path.stat().st_size if path is not None else None)
-        source = Source(str(path) if path is not None else None, sha256() if sha256 else None, None, None)
-        return Report(__version__, source, sites, before, after, reasons=explained(sites))
-    _refuse_for_module(example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
-    opened = open_model(model)
-    document = opened.document
+        before = replace(before, file_bytes=stored.stat().st_size if stored is not None else None)
+        source = Source(os.fspath(model) if path is not None else None, sha256() if sha256 else None, None, None)
+        return Report(__version__, source, sites, before, after, notes=notes, reasons=explained(sites))
+    _refuse_for_module(**for_torch, trust_pickle=trust_pickle)
+    named = open_model(model)
+    document = named.document
     sha256 = files.sha256(document.path) if document.path is not None else None
     before = count(document.model, files.nbytes(document))
-    sites = fold_document(document, opened.name, options)
+    sites = fold_document(document, named.name, options)
     source = described(document, sha256() if sha256 else None)
     return Report(__version__, source, sites, before, count(document.model), reasons=explained(sites))
 

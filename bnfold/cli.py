@@ -20,7 +20,9 @@ from bnfold.cli_options import (
     check_options,
     data_options,
     dynamic_axes,
+    input_shapes,
     print_options,
+    shape_option,
     site_options,
     tolerance_options,
     torch_options,
@@ -194,10 +196,16 @@ def convert(
 
 @main.command()
 @click.argument("source", metavar="IN", type=FILE)
+@torch_options
+@shape_option
 @site_options
 @print_options
 def inspect(
     source: Path,
+    weights: Path | None,
+    dynamic: tuple[str, ...],
+    trust_pickle: bool,
+    input_shape: tuple[str, ...],
     only: tuple[str, ...],
     skip: tuple[str, ...],
     freeze_initializers: bool,
@@ -207,9 +215,17 @@ def inspect(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """List where every BatchNorm of IN would fold, or why it stays."""
+    """List where every BatchNorm of IN would fold, or why it stays. IN is what `convert` takes."""
     report = bnfold.inspect(
-        source, only=only, skip=skip, freeze_initializers=freeze_initializers, assume_eval=assume_eval
+        source,
+        only=only,
+        skip=skip,
+        freeze_initializers=freeze_initializers,
+        assume_eval=assume_eval,
+        checks=bnfold.CheckOptions(input_shapes=input_shapes(input_shape)) if input_shape else None,
+        weights=weights,
+        dynamic_shapes=dynamic_axes(dynamic),
+        trust_pickle=trust_pickle,
     )
     _publish(report, reports, quiet, verbose)
     if require_all:

@@ -62,14 +62,15 @@ site_options = _options(
     click.option("--assume-eval", is_flag=True, help="Take BatchNorms in training mode as inference ones."),
     click.option("--require-all", is_flag=True, help="Exit with 3 when a BatchNorm stays."),
 )
+_INPUT_SHAPE = click.option(
+    "--input-shape",
+    multiple=True,
+    metavar="[NAME:]SHAPE",
+    help="Shape of the test data, never of the model: x:1,3,224,224 or 1x3x224x224; repeatable.  A PyTorch module "
+    "is traced on inputs of these shapes.",
+)
 data_options = _options(
-    click.option(
-        "--input-shape",
-        multiple=True,
-        metavar="[NAME:]SHAPE",
-        help="Shape of the test data, never of the model: x:1,3,224,224 or 1x3x224x224; repeatable.  A PyTorch module "
-        "is traced on inputs of these shapes.",
-    ),
+    _INPUT_SHAPE,
     click.option(
         "--input-data",
         type=FILE,
@@ -94,6 +95,7 @@ data_options = _options(
         "[default: ONNX Runtime's choice]",
     ),
 )
+shape_option = _options(_INPUT_SHAPE)
 torch_options = _options(
     click.option(
         "--weights", type=FILE, metavar="FILE", help="Weights for module:factory: .safetensors, or a state dict."
@@ -175,6 +177,11 @@ print_options = _options(
 )
 
 
+def input_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by input name. Raises UsageError where one cannot be read, or is given twice."""
+    return _by_name("--input-shape", map(parse_input_shape, texts))
+
+
 def dynamic_axes(texts: Iterable[str]) -> dict[str, dict[int, str | None]] | None:
     """Axes to leave open, by input ("" for the first) and axis, with a label or None; None if there are none.
 
@@ -218,7 +225,7 @@ def check_options(
     for provider, key, value in map(parse_provider_option, provider_option):
         provider_options.setdefault(provider, {})[key] = value
     return CheckOptions(
-        input_shapes=_by_name("--input-shape", map(parse_input_shape, input_shape)),
+        input_shapes=input_shapes(input_shape),
         input_data=input_data,
         mean=None if mean is None else parse_numbers(mean),
         std=None if std is None else parse_numbers(std),

@@ -294,6 +294,51 @@ def test_what_cannot_be_converted_is_refused_in_one_line(
     assert names(here) == before
 
 
+def test_inspection_of_a_factory_and_of_files(here: Path, net: nn.Module) -> None:
+    before = names(here)
+    result = run("inspect", "nets:Net", "--weights", "weights.pth", "--input-shape", "x:1,3,8,8", "--dynamic", "0")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "norm: backward into conv" in result.stdout
+    assert "note: weights taken from 'ema' of weights.pth" in result.stdout
+    assert names(here) == before
+    result = run("inspect", script(net), "--input-shape", "x:1,3,8,8", "--skip", "*", "--require-all")
+    assert result.exit_code == 3
+    result = run("inspect", "nets:Net")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "Error: a PyTorch module is traced on example inputs: the forward of the Net takes x;"
+    )
+    result = run("inspect", program(net), "--weights", "weights.pth")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: weights are for package.module:factory; this model has its own\n"
+
+
+def test_labelled_axes_take_every_size_that_the_code_allows(net: nn.Module, here: Path) -> None:
+    dynamic = {"x": {0: None, 2: "h", 3: "w"}}
+    x = torch.zeros(MAPS)
+    options = CheckOptions(check_n=2)
+    bnfold.convert(net, "out.onnx", bench=False, options=options, example_inputs=x, dynamic_shapes=dynamic)
+    session = InferenceSession("out.onnx", providers=["CPUExecutionProvider"])
+    batch, *sizes = session.get_inputs()[0].shape
+    assert isinstance(batch, str)
+    assert sizes == [3, "h", "w"]
+    for shape in ((1, 3, 9, 9), (3, 3, 7, 5)):
+        x = torch.randn(shape)
+        assert difference(net(x), answer(Path("out.onnx"), x)) < 1e-5
+
+
+def test_types_that_onnx_runtime_lacks_are_no_fault_of_the_exporter(net: nn.Module, here: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), calibrated(nn.BatchNorm2d(4))).eval().bfloat16()
+    x = torch.zeros(MAPS, dtype=torch.bfloat16)
+    for target in ("out.onnx", "out.pt2"):
+        options = CheckOptions(check_n=2)
+        report = bnfold.convert(module, target, bench=False, options=options, example_inputs=x)
+        (output,) = report.verification.border.outputs
+        assert report.verification.passed
+        assert 1e-5 < output.eager < 0.2
+        assert output.export_error <= output.tolerance
+
+
 # Modes.
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -262,8 +261,8 @@ def _arguments(module: nn.Module, request: Request) -> tuple[tuple[Any, ...], di
 def _dims(dynamic_shapes: Any, names: Sequence[str]) -> tuple[Any, Any]:
     """Dynamic shapes as torch.export takes them, and with labels as the exporter takes them.
 
-    An axis with a label of its own may have any size that the code allows; axes that share a label have one size.
-    What is not made of labels is handed on.
+    A labelled axis may have any size that the code allows; axes that share a label are declared to have one size.
+    What is no label is handed on.
     """
     if not isinstance(dynamic_shapes, Mapping):
         return dynamic_shapes, dynamic_shapes
@@ -272,12 +271,6 @@ def _dims(dynamic_shapes: Any, names: Sequence[str]) -> tuple[Any, Any]:
     if unknown is not None:
         raise UsageError(f"dynamic axes given for '{unknown}', which is no input: there are {', '.join(names)}")
     every = {name: dynamic_shapes.get(name) for name in names}
-    chosen = [label for axes in every.values() if isinstance(axes, Mapping) for label in axes.values()]
-    labels = Counter(label for label in chosen if isinstance(label, str))
-    shared = {label: Dim(label) for label, times in labels.items() if times > 1}
-
-    def of_axis(label: Any) -> Any:
-        return label if label is not None and not isinstance(label, str) else shared.get(label or "", Dim.DYNAMIC)
 
     def mapped(change: Callable[[Any], Any]) -> dict[str, Any]:
         return {
@@ -285,7 +278,8 @@ def _dims(dynamic_shapes: Any, names: Sequence[str]) -> tuple[Any, Any]:
             for name, axes in every.items()
         }
 
-    return mapped(of_axis), mapped(lambda label: Dim.DYNAMIC if label is None else label)
+    by_size = mapped(lambda label: Dim.DYNAMIC if label is None or isinstance(label, str) else label)
+    return by_size, mapped(lambda label: Dim.DYNAMIC if label is None else label)
 
 
 def _in_evaluation(module: nn.Module, name: str, request: Request) -> nn.Module:
