@@ -17,5 +17,15 @@ memory        writing in place, where values come to share memory
 module_graph  the graph of a module: that of its program, less what its structure cannot carry
 copies        a copy of a module whose weights are written once
 module        a module in, a folded module out
-sources       what a caller may hand over
+sources       what a caller may hand over to be folded
+factories     modules by the name of what makes them
+archives      what a file of PyTorch's holds
+weights       weights from a checkpoint into a module
+examples      example inputs from shapes
+dynamic       axes of any size
+tracing       from a module to its program
+scripts       from TorchScript to a program
+opened        a model that is ready to be converted
+onnx_export   from a program to ONNX, by torch's exporter
+eager         models as functions of arrays, in their own types and in float64
 """

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, SymIntArgument, TensorArgument
 from torch.nn.modules.dropout import _DropoutNd
 
 from bnfold.errors import ModelError, UsageError
 from bnfold.graphs.families import factory_name
+from bnfold.graphs.torch.dynamic import dynamic_axes
 from bnfold.graphs.torch.eager import Function
 from bnfold.graphs.torch.examples import example_arguments, parameters
 from bnfold.graphs.torch.exported import evaluated, trains
@@ -142,15 +143,15 @@ def open_source(source: Any, request: Request) -> Opened:
 def _open_module(module: nn.Module, place: Place, request: Request, notes: tuple[str, ...]) -> Opened:
     args, kwargs = _arguments(module, request)
     names = [item.name for item in parameters(module)][: len(args)] + list(kwargs)
-    dynamic, labelled = _dims(request.dynamic_shapes, names)
-    program = traced(module, args, kwargs, dynamic)
+    axes = dynamic_axes(request.dynamic_shapes, names)
+    program = axes.trace(lambda shapes: traced(module, args, kwargs, shapes))
     is_traced_on_shapes = request.example_inputs is None
     return _opened(
         place,
         program,
         module,
         notes=notes,
-        dynamic_shapes=labelled,
+        dynamic_shapes=axes.labelled,
         is_traced_on_shapes=is_traced_on_shapes,
     )
 
@@ -160,15 +161,18 @@ def _open_script(script: torch.jit.ScriptModule, place: Place, request: Request)
     names = [item.name for item in parameters(script)]
     if kwargs:
         raise UsageError(f"{place.name}: TorchScript is converted on positional arguments; give the shapes of {names}")
-    given = request.dynamic_shapes
-    dynamic, labelled = _dims(given, names[: len(args)]) if isinstance(given, Mapping) else (None, None)
-    program = program_of_script(script, args, None if dynamic is None else tuple(dynamic.values()))
     inputs = names[: len(args)]
+    axes = dynamic_axes(request.dynamic_shapes, inputs)
+
+    def positional(shapes: Any) -> Any:
+        return tuple(shapes.values()) if isinstance(shapes, Mapping) else shapes
+
+    program = axes.trace(lambda shapes: program_of_script(script, args, positional(shapes)))
     return _opened(
         place,
         program,
         script,
-        dynamic_shapes=None if labelled is None else tuple(labelled.values()),
+        dynamic_shapes=positional(axes.labelled),
         input_names=inputs,
         is_traced_on_shapes=request.example_inputs is None,
     )
@@ -256,30 +260,6 @@ def _arguments(module: nn.Module, request: Request) -> tuple[tuple[Any, ...], di
     open_axes = request.dynamic_shapes if isinstance(request.dynamic_shapes, Mapping) else {}
     dynamic = {name: axes for name, axes in open_axes.items() if isinstance(axes, Mapping)}
     return example_arguments(module, request.input_shapes, request.dtypes, dynamic)
-
-
-def _dims(dynamic_shapes: Any, names: Sequence[str]) -> tuple[Any, Any]:
-    """Dynamic shapes as torch.export takes them, and with labels as the exporter takes them.
-
-    A labelled axis may have any size that the code allows; axes that share a label are declared to have one size.
-    What is no label is handed on.
-    """
-    if not isinstance(dynamic_shapes, Mapping):
-        return dynamic_shapes, dynamic_shapes
-    dynamic_shapes = {name or names[0]: axes for name, axes in dynamic_shapes.items()}
-    unknown = next((name for name in dynamic_shapes if name not in names), None)
-    if unknown is not None:
-        raise UsageError(f"dynamic axes given for '{unknown}', which is no input: there are {', '.join(names)}")
-    every = {name: dynamic_shapes.get(name) for name in names}
-
-    def mapped(change: Callable[[Any], Any]) -> dict[str, Any]:
-        return {
-            name: {at: change(label) for at, label in axes.items()} if isinstance(axes, Mapping) else axes
-            for name, axes in every.items()
-        }
-
-    by_size = mapped(lambda label: Dim.DYNAMIC if label is None or isinstance(label, str) else label)
-    return by_size, mapped(lambda label: Dim.DYNAMIC if label is None else label)
 
 
 def _in_evaluation(module: nn.Module, name: str, request: Request) -> nn.Module:
