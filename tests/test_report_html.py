@@ -16,6 +16,7 @@ from bnfold.report import as_html, charts, drawing, measures
 from bnfold.results import (
     Border,
     BorderOutput,
+    Certificate,
     Comparison,
     Counts,
     Culprit,
@@ -269,6 +270,21 @@ def test_the_same_result_gives_the_same_page() -> None:
     assert as_html.dumps(SHOWN) == as_html.dumps(SHOWN)
 
 
+@pytest.mark.parametrize(
+    ("proof", "words"),
+    [
+        (
+            Certificate("proven", 1e-16, 5e-8),
+            "is equal to what was there (relative error 1.0e-16, its constants rounded",
+        ),
+        (Certificate("failed", 0.5), "is NOT equal to what was there (relative error 5.0e-01)."),
+        (Certificate("not run", detail="Loop is not read"), "was not run in float64: Loop is not read."),
+    ],
+)
+def test_certificates_stand_with_their_sites(proof: Certificate, words: str) -> None:
+    assert words in page_of(replace(SHOWN, sites=(replace(DRAWN, certificate=proof),))).text
+
+
 def test_drawings_of_one_shape_stand_in_the_page_once_and_large_accounts_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -386,6 +402,12 @@ def test_every_tick_of_a_narrow_distribution_has_a_label_of_its_own() -> None:
 def test_a_change_is_told_as_people_tell_it(before: float, after: float, change: str) -> None:
     rows = measures.of_latency(replace(FASTER, before_p99_ms=before, after_p99_ms=after))
     assert [row.change for row in rows if row.label.startswith("99 %")] == [change]
+
+
+@pytest.mark.parametrize("values", [[1e-6, 1e-6], [1e-300, 1e300], [0.0, 1e-7, 2e-7]])
+def test_errors_down_the_graph_are_drawn_with_powers_of_ten_on_both_sides(values: list[float]) -> None:
+    labels = re.findall(r"<text [^>]*>(1e[+-]\d+)</text>", charts.growth(values))
+    assert len(labels) >= 2
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:

@@ -114,6 +114,11 @@ def error_limits(outputs: Iterable[OutputDifference]) -> tuple[float, float] | N
     values += [output.tolerance for output in outputs if _drawable(output.tolerance)]
     if not values:
         return None
+    return _powers_around(values)
+
+
+def _powers_around(values: Sequence[float]) -> tuple[float, float]:
+    """The powers of ten around positive numbers, with room on both sides."""
     return 10.0 ** math.floor(math.log10(min(values)) - 0.3), 10.0 ** math.ceil(math.log10(max(values)) + 0.3)
 
 
@@ -162,6 +167,7 @@ def growth(values: Sequence[float]) -> str:
     with _axes(150, left=58) as (axes, svg):
         axes.plot(*zip(*points, strict=True), "o-", color=_COLOURS["after"], markersize=3.5, linewidth=1.5)
         axes.set_yscale("log")
+        axes.set_ylim(*_powers_around([value for _, value in points]))
         _in_powers(axes.yaxis)
         axes.set_xlabel("place in the graph")
         axes.set_ylabel("relative error")
