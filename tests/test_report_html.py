@@ -404,7 +404,7 @@ def test_a_change_is_told_as_people_tell_it(before: float, after: float, change:
     assert [row.change for row in rows if row.label.startswith("99 %")] == [change]
 
 
-@pytest.mark.parametrize("values", [[1e-6, 1e-6], [1e-300, 1e300], [0.0, 1e-7, 2e-7]])
+@pytest.mark.parametrize("values", [[1e-6, 1e-6], [1e-38, 1e38], [0.0, 1e-7, 2e-7]])
 def test_errors_down_the_graph_are_drawn_with_powers_of_ten_on_both_sides(values: list[float]) -> None:
     labels = re.findall(r"<text [^>]*>(1e[+-]\d+)</text>", charts.growth(values))
     assert len(labels) >= 2
@@ -416,6 +416,7 @@ def test_what_cannot_be_drawn_is_left_out() -> None:
     assert charts.distribution(seldom) == ""
     assert charts.ratio(replace(FASTER, ci95=(float("nan"), 1.0))) == ""
     assert charts.growth([0.0, 1e-3]) == ""
+    assert charts.growth([1e-300, 1e300, float("inf")]) == ""
     assert charts.error_limits([replace(OUTPUT, max_abs=0.0, tolerance=0.0, noise_floor=0.0)]) is None
 
 

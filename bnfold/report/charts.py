@@ -156,7 +156,8 @@ def _marks(output: OutputDifference) -> list[tuple[float, str, str]]:
 
 
 def _drawable(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+    """Whether a value has a place on a logarithmic axis; matplotlib overflows far outside the range of float32."""
+    return 1e-40 < value < 1e40
 
 
 def growth(values: Sequence[float]) -> str:
