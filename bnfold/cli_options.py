@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from bnfold.checks.options import (
+    BENCH_SECONDS,
+    BENCH_SECONDS_IN_CONVERSION,
     CheckOptions,
     parse_counts,
     parse_input_shape,
@@ -147,10 +149,8 @@ bench_options = _options(
         "--bench-seconds",
         type=float,
         metavar="S",
-        default=_DEFAULTS.bench_seconds,
-        show_default=True,
         help="Most seconds of running models, per provider, optimisation level and batch size; fewer where 5 % of "
-        "difference can be told sooner.",
+        f"difference can be told sooner.  [default: {BENCH_SECONDS:g}; in convert {BENCH_SECONDS_IN_CONVERSION:g}]",
     ),
     click.option(
         "--batch-sizes", metavar="N,N", help="Batch sizes to measure with.  [default: 1, or what the model fixes]"
@@ -213,7 +213,7 @@ def check_options(
     rtol: tuple[str, ...] = (),
     atol: tuple[str, ...] = (),
     exact_seconds: float = _DEFAULTS.exact_seconds,
-    bench_seconds: float = _DEFAULTS.bench_seconds,
+    bench_seconds: float | None = None,
     batch_sizes: str | None = None,
     provider_option: tuple[str, ...] = (),
 ) -> CheckOptions:

@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfold.checks.bench import bench
 from bnfold.checks.bench_feed import bench_feed
 from bnfold.checks.environment import environment
-from bnfold.checks.options import CheckOptions
+from bnfold.checks.options import BENCH_SECONDS, CheckOptions
 from bnfold.checks.session import open_session
 from bnfold.results import Latency
 
@@ -56,7 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path, help="ONNX files, or folders of them")
     parser.add_argument("--runs", type=int, default=4, help="runs of either kind per model (default: 4)")
-    parser.add_argument("--seconds", type=float, default=CheckOptions().bench_seconds, help="as --bench-seconds")
+    parser.add_argument("--seconds", type=float, default=BENCH_SECONDS, help="as --bench-seconds")
     parser.add_argument("--slow-down", type=float, default=0.1, help="the planted difference (default: 0.1)")
     parser.add_argument("--level", choices=("disable", "all"), default="all", help="optimisation level (default: all)")
     parser.add_argument("--intra-op-num-threads", type=int)

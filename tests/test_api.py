@@ -413,3 +413,20 @@ except ImportError as error:
     assert (
         without(["onnx_ir"], code, tmp_path) == 'bnfold.onnx_ir needs the package onnx_ir: pip install "bnfold[ir]"\n'
     )
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(None, 4.0), (0.5, 0.5)])
+def test_a_conversion_measures_for_a_few_seconds_unless_told_otherwise(
+    seconds: float | None, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float | None] = []
+
+    def bench(original: Path, folded: Path, options: bnfold.CheckOptions, **_: Any) -> tuple[bnfold.Latency, ...]:
+        seen.append(options.bench_seconds)
+        return ()
+
+    monkeypatch.setattr("bnfold.checks.bench.bench", bench)
+    save(tmp_path / "a.onnx")
+    options = bnfold.CheckOptions(bench_seconds=seconds)
+    bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", options=options)
+    assert seen == [most]

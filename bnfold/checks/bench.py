@@ -15,7 +15,7 @@ from bnfold.checks.contest import Contest
 from bnfold.checks.feed import Feed
 from bnfold.checks.finding import Finding, clocks_of, find
 from bnfold.checks.memory import peak_growth
-from bnfold.checks.options import CheckOptions
+from bnfold.checks.options import BENCH_SECONDS, CheckOptions
 from bnfold.checks.session import ModelFile, OptLevel, Session, open_session, resolve_options, resolve_providers
 from bnfold.checks.turns import Role, Segment, runs_ms
 from bnfold.results import Latency
@@ -124,7 +124,7 @@ def _measure(
         opener,
         lambda session: bench_feed(session, options, setting.batch_size),
         lambda segments, spinning: examine(segments, spinning).precise,
-        options.bench_seconds,
+        options.bench_seconds or BENCH_SECONDS,
         options.seed,
     )
     segments = contest.run(advance)
@@ -166,7 +166,7 @@ def _latency(
         seconds=contest.spent_s,
         first_run_before_ms=_steady_median(first["original"], first["control"]),
         first_run_after_ms=_steady_median(first["folded"]),
-        bench_seconds=options.bench_seconds,
+        bench_seconds=options.bench_seconds or BENCH_SECONDS,
         seed=options.seed,
         before_quantiles_ms=before,
         after_quantiles_ms=after,

@@ -12,6 +12,10 @@ from bnfold.errors import UsageError
 
 _DIMS = re.compile(r"\d+(?:(?:,\d+)*|(?:x\d+)*)", re.IGNORECASE)
 
+# What stands for None as `bench_seconds`.
+BENCH_SECONDS = 20.0
+BENCH_SECONDS_IN_CONVERSION = 4.0
+
 
 @dataclass(frozen=True)
 class CheckOptions:
@@ -38,7 +42,8 @@ class CheckOptions:
         exact_seconds: time to spend on running both models in float64, eight times as much on inputs that decide; zero
             for none of it.
         bench_seconds: longest time to spend on running models, per provider, optimisation level and batch size; a
-            measurement that can tell 5 % stops earlier.
+            measurement that can tell 5 % stops earlier. None is 20 s, and 4 s within a conversion, which is not to take
+            much longer than its verification.
         bench_threads: numbers of threads per operator to measure with, each on its own, instead of
             `intra_op_num_threads`.
         batch_sizes: to measure with, each on its own; none leaves it at 1, or what the model or the user fixes.
@@ -63,7 +68,7 @@ class CheckOptions:
     provider_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     intra_op_num_threads: int | None = None
     exact_seconds: float = 5.0
-    bench_seconds: float = 20.0
+    bench_seconds: float | None = None
     bench_threads: tuple[int, ...] = ()
     batch_sizes: tuple[int, ...] = ()
 
@@ -101,7 +106,7 @@ class CheckOptions:
                 raise UsageError(f"intra-op-num-threads {threads}: must be at least 1")
         if not (math.isfinite(self.exact_seconds) and self.exact_seconds >= 0):
             raise UsageError(f"time in float64 of {self.exact_seconds:g} s: must be a finite time, zero or above")
-        if not (math.isfinite(self.bench_seconds) and self.bench_seconds > 0):
+        if self.bench_seconds is not None and not (math.isfinite(self.bench_seconds) and self.bench_seconds > 0):
             raise UsageError(f"bench time of {self.bench_seconds:g} s: must be a finite time above zero")
         for size in self.batch_sizes:
             if size < 1:
