@@ -218,6 +218,10 @@ def test_inspect_passes_its_options(api: Install) -> None:
         "skip": ("b",),
         "freeze_initializers": True,
         "assume_eval": True,
+        "weights": None,
+        "dynamic_shapes": None,
+        "trust_pickle": False,
+        "checks": None,
     }
 
 
