@@ -165,11 +165,14 @@ def growth(values: Sequence[float]) -> str:
     points = [(at, value) for at, value in enumerate(values, 1) if _drawable(value)]
     if len(points) < 2:
         return ""
+    from matplotlib.ticker import MaxNLocator
+
     with _axes(150, left=58) as (axes, svg):
         axes.plot(*zip(*points, strict=True), "o-", color=_COLOURS["after"], markersize=3.5, linewidth=1.5)
         axes.set_yscale("log")
         axes.set_ylim(*_powers_around([value for _, value in points]))
         _in_powers(axes.yaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("place in the graph")
         axes.set_ylabel("relative error")
     return "".join(svg)
