@@ -61,6 +61,11 @@ class ExactSource:
         return self._engine
 
     @property
+    def jumps(self) -> bool:
+        engine = self.engine()
+        return not isinstance(engine, str) and engine.jumps
+
+    @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         engine = self.engine()
         return () if isinstance(engine, str) else tuple(TensorInfo(*item) for item in engine.declared("input"))

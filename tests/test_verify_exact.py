@@ -101,6 +101,18 @@ def test_where_weights_decide_between_two_integers_nothing_is_decided() -> None:
     assert case.status == "set aside"
 
 
+def test_a_sensitive_model_without_jumps_is_not_excused() -> None:
+    """Cancellation amplifies the last digit of the weights to twice the tolerance; so does it a fault."""
+    text = "(float[2] x) => (float[2] y) <float[1] c, float[1] d> { m = Mul(x, c) n = Mul(x, d) y = Sub(m, n) }"
+    original, wrong = model(text, c=1e4 + 1, d=1e4), model(text, c=(1e4 + 1) * (1 + 2e-7), d=1e4)
+    found = ExactAnswers(exact_pair(original, wrong), 1.0)
+    feed = Feed("a feed", {"x": np.array([1.0, 5.0], np.float32)})
+    exact = found.on(feed, urgent=True)
+    assert exact is not None
+    assert compare(exact[0]["y"], exact[1]["y"]).max_abs > 1e-3
+    assert found.moved_by_weights(feed, "y", exact[0]["y"]) == 0.0
+
+
 def _no_movement(nudges: int) -> Gap:
     raise AssertionError("nudges decide nothing where float64 does")
 
@@ -184,6 +196,7 @@ class Clockwork:
     """A model that takes all the time there is."""
 
     inputs = outputs = ()
+    jumps = False
 
     def __init__(self) -> None:
         self.deadlines: list[float] = []

@@ -36,7 +36,9 @@ class FunctionSession:
 
 
 class ExactFunction:
-    """A function in float64, as `exact` asks for one."""
+    """A function in float64, as `exact` asks for one. Whether it jumps is not known, and no use where weights stay."""
+
+    jumps = False
 
     def __init__(
         self, function: ArrayFunction, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]

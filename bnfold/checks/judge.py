@@ -4,9 +4,9 @@ Per input tried: O and F are the answers of the original and of the folded model
 the same in float64, with the weights that are stored and without any rounding in between. `bound` is
 `atol + rtol * max|O|`. Where both models can be run in float64:
 
-1. `max|F* - O*| > bound`: the functions differ, and the output fails, whatever rounding makes of it. (Only where moving
-   the original's weights by half a step of their type moves O* as much, which takes a discontinuity such as rounding to
-   integers, is the input set aside.)
+1. `max|F* - O*| > bound`: the functions differ, and the output fails, whatever rounding makes of it. (Only in
+   a model with jumps, such as rounding to integers, the input is set aside where moving the original's weights by half
+   a step of their type moves O* as much.)
 2. Otherwise `max|F - O| <= bound` or `max|F - O*| <= bound`: the output passes there.
 3. Otherwise `max|F - O*| <= 3 max|O - O*|`: it passes too. The runtime rounds both answers by that much, the original's
    own error is of the same size, and by step 1 the functions agree.

@@ -33,6 +33,14 @@ RELATIVE_STEP: dict[int, float] = {
     onnx.TensorProto.DOUBLE: 2.0**-52,
 }
 
+# Operators whose result jumps where an operand changes by the least: on floats, rounding can move it by a whole step.
+_JUMPING = frozenset(
+    {
+        *("ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "Less", "LessOrEqual"),
+        *("Mod", "NonZero", "OneHot", "Round", "Sign", "ThresholdedRelu", "TopK"),
+    }
+)
+
 Values = dict[str, Any]
 Watch = Callable[[str, Array], None]
 """Called with the name and the elements of a value of the main graph as soon as it is computed."""
@@ -43,6 +51,7 @@ class Engine:
 
     Attributes:
         document: what it runs, model-local functions written out.
+        jumps: whether a run so far met an operator that is not continuous in floating-point operands.
 
     Raises:
         CannotRun: if the model is too large, or of a form that is not understood.
@@ -58,6 +67,7 @@ class Engine:
         if graph.sparse_initializer:
             raise CannotRun("a sparse weight")
         self.document = document
+        self.jumps = False
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._weights: Values = {}
         self._opsets = {item.domain: item.version for item in document.model.opset_import}
@@ -191,6 +201,7 @@ class Engine:
     def _computed(self, node: onnx.NodeProto, values: Values, deadline: float) -> list[Any]:
         opset = self._opsets.get("", self._opsets.get("ai.onnx", 1))
         inputs = [values[name] if name else None for name in node.input]
+        self.jumps = self.jumps or _jumps(node, inputs)
         if node.op_type == "If":
             return self._body(_attribute(node, "then_branch" if inputs[0] else "else_branch"), [], values, deadline)
         if node.op_type == "Loop":
@@ -264,6 +275,13 @@ def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
     return next(item.g for item in node.attribute if item.name == name)
+
+
+def _jumps(node: onnx.NodeProto, inputs: Sequence[Any]) -> bool:
+    if not any(isinstance(value, np.ndarray) and value.dtype == np.float64 for value in inputs):
+        return False
+    to_integer = node.op_type == "Cast" and all(item.i not in FLOATS for item in node.attribute if item.name == "to")
+    return to_integer or node.op_type in _JUMPING
 
 
 def _as_value(result: Any) -> Any:
