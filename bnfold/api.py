@@ -79,7 +79,7 @@ def fold(
         MissingDependency: if the model is of a kind whose package is not installed.
         UsageError: if a module lacks example inputs, or another model is given what is for a module.
     """
-    options = fold_options(only, skip, freeze_initializers, assume_eval)
+    options = fold_options(only, skip, freeze_initializers, assume_eval, drawn=True)
     for_module = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "inplace": inplace}
     if is_of_torch(model):
         return FoldResult(*_torch("bnfold.graphs.torch.sources").fold_model(model, options, **for_module))
@@ -119,13 +119,15 @@ def inspect(
     checks: CheckOptions | None = None,
     weights: str | os.PathLike[str] | None = None,
     trust_pickle: bool = False,
+    drawings: bool = True,
 ) -> Report:
     """Say of every site whether it would fold, into what and through what, or why it would stay. Writes nothing.
 
     Takes what `fold` takes and raises what it raises. A module that is given by the name of its factory or by a file is
     traced as `convert` does it, on inputs of the `input_shapes` of `checks`, and the sites are those of its program.
+    `drawings` is as in `convert`.
     """
-    options = fold_options(only, skip, freeze_initializers, assume_eval)
+    options = fold_options(only, skip, freeze_initializers, assume_eval, drawn=drawings)
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     for_torch = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "weights": weights}
     if is_of_torch(model):
@@ -171,6 +173,7 @@ def convert(
     force: bool = False,
     checksum: bool | None = None,
     depth: bool = False,
+    drawings: bool = True,
     options: CheckOptions | None = None,
     progress: Progress | None = None,
     example_inputs: Any = None,
@@ -183,8 +186,9 @@ def convert(
     `source` is a path, or a model as `fold` takes it; `output` defaults to the source's stem + ".folded.onnx" beside
     it. The target appears only when all is well, in one rename. `checksum` asks for the source's SHA-256 in the report;
     None stands for yes where the run verifies or measures, which takes much longer than a checksum. `depth` asks the
-    verification to follow the error down the graph of an ONNX model, for the report. `options` say how to verify and
-    measure (`CheckOptions`); `progress` is called with the name of a stage and the fraction of it that is done.
+    verification to follow the error down the graph of an ONNX model, for the report; `drawings` asks for the
+    `operators` of every site, which a report in HTML draws. `options` say how to verify and measure (`CheckOptions`);
+    `progress` is called with the name of a stage and the fraction of it that is done.
 
     A source may be PyTorch's, too: a module, an exported program or its .pt2 file, a TorchScript file, a file with a
     pickled module if `trust_pickle` says that its code may run, or "package.module:factory", the name of a function or
@@ -205,7 +209,7 @@ def convert(
         MissingDependency: if ONNX Runtime, or onnxsim for `simplify`, is needed and not installed.
     """
     target = checked_target(source, output, force)
-    chosen = fold_options(only, skip, freeze_initializers, assume_eval)
+    chosen = fold_options(only, skip, freeze_initializers, assume_eval, drawn=drawings)
     for_torch = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "weights": weights}
     for_torch["trust_pickle"] = trust_pickle
     if not is_of_torch(source):

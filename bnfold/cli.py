@@ -179,6 +179,7 @@ def convert(
                 force=force,
                 checksum=True if reports else None,
                 depth=bool(reports),
+                drawings=bool(reports),
                 options=options,
                 progress=progress,
                 weights=weights,
@@ -226,6 +227,7 @@ def inspect(
         weights=weights,
         dynamic_shapes=dynamic_axes(dynamic),
         trust_pickle=trust_pickle,
+        drawings=bool(reports),
     )
     _publish(report, reports, quiet, verbose)
     if require_all:

@@ -70,7 +70,7 @@ class Site:
     README explains), the node that blocked it and one sentence of detail. `added_bytes` is at most how much larger
     the model became: copies of constants that others still read, and new biases. `certificate` is there on request.
     `operators` is the part of the graph that this is about, in topological order; empty where it is too large to be
-    drawn.
+    drawn, and where drawings were declined.
     """
 
     name: str

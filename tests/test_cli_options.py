@@ -86,6 +86,7 @@ def test_convert_passes_defaults_that_are_those_of_the_api(api: Install) -> None
     assert run("convert", "in.onnx").exit_code == 0
     progress = seen.pop("progress")
     assert progress is None
+    assert seen.pop("drawings") is False  # no report is written that could show them
     assert seen == {
         "models": (Path("in.onnx"), None),
         "verify": True,
@@ -112,6 +113,7 @@ def test_a_report_is_to_have_the_checksum_of_the_source(api: Install, tmp_path: 
     assert run("convert", "in.onnx", "--report", tmp_path / "r.json").exit_code == 0
     assert seen["checksum"] is True
     assert seen["depth"] is True
+    assert seen["drawings"] is True
 
 
 @pytest.mark.parametrize(
@@ -221,6 +223,7 @@ def test_inspect_passes_its_options(api: Install) -> None:
         "weights": None,
         "dynamic_shapes": None,
         "trust_pickle": False,
+        "drawings": False,
         "checks": None,
     }
 

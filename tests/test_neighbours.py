@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from graphs import parse
 
@@ -88,3 +90,11 @@ def test_every_reason_given_is_explained_and_no_other() -> None:
     assert report.reasons[0].meaning.startswith("A value that would have to change")
     text, _, _ = CASES["a fold upward"]
     assert bnfold.inspect(parse(text, "float")).reasons == ()
+
+
+def test_nothing_is_drawn_where_drawings_are_declined() -> None:
+    text, _, _ = CASES["a value that has other readers"]
+    (drawn,) = bnfold.inspect(parse(text, "float")).sites
+    (plain,) = bnfold.inspect(parse(text, "float"), drawings=False).sites
+    assert drawn.operators
+    assert plain == replace(drawn, operators=())

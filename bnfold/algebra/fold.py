@@ -45,8 +45,8 @@ class EditableGraph(Graph, Protocol):
 class Outcome:
     """What became of a site. Folded: `direction`, the names of `into` and the types of `through`; kept: `refusal`.
 
-    `operators` is the part of the graph that this is about, for drawing. `nodes` are the site's own as they were at
-    first, `changed` the values that hold something else after the fold.
+    `operators` is the part of the graph that this is about, if it is to be drawn. `nodes` are the site's own as they
+    were at first, `changed` the values that hold something else after the fold.
     """
 
     site: Site
@@ -60,9 +60,12 @@ class Outcome:
     changed: tuple[Value, ...] = ()
 
 
-def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> list[Outcome]:
-    """Fold every site that is chosen and that algebra allows, in place; one outcome per site, in topological order."""
-    return _Folding(graph, chosen).run()
+def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool], *, drawn: bool = False) -> list[Outcome]:
+    """Fold every site that is chosen and that algebra allows, in place; one outcome per site, in topological order.
+
+    `drawn` asks for the `operators` of the outcomes.
+    """
+    return _Folding(graph, chosen, drawn).run()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +80,9 @@ class _Folding:
     `answers` are the refusals that still hold; `watchers` says which of them a change at a node takes away.
     """
 
-    def __init__(self, graph: EditableGraph, chosen: Callable[[int, Site], bool]) -> None:
+    def __init__(self, graph: EditableGraph, chosen: Callable[[int, Site], bool], drawn: bool) -> None:
         self.graph = graph
+        self.draws = drawn
         self.sites = list(graph.sites())
         self.whole = [site.nodes for site in self.sites]
         self.owner = {node: index for index, site in enumerate(self.sites) for node in site.nodes}
@@ -146,8 +150,9 @@ class _Folding:
     def _told_of(self, index: int) -> Outcome:
         outcome = self.outcomes[index]
         if isinstance(outcome, Outcome):
-            drawn = of_refusal(self.graph, outcome.site, outcome.refusal) if outcome.refusal else ()
-            return replace(outcome, operators=drawn)
+            if not self.draws or not outcome.refusal:
+                return outcome
+            return replace(outcome, operators=of_refusal(self.graph, outcome.site, outcome.refusal))
         into = tuple(dict.fromkeys(self.graph.name(node) for node in self._ends(outcome.into)))
         crossed = [self.graph.op(node) for node in outcome.through if node not in self.sites[index].nodes]
         through = tuple(op for op, _ in groupby(crossed))
@@ -158,7 +163,7 @@ class _Folding:
             into,
             through,
             outcome.added_bytes,
-            self.drawn[outcome],
+            self.drawn.get(outcome, ()),
             self.whole[index],
             outcome.changed,
         )
@@ -211,7 +216,8 @@ class _Folding:
             self._note(index, attempt, plan, trace)
             return plan
         self._forget(plan)
-        self.drawn[plan] = of_plan(self.graph, plan)
+        if self.draws:
+            self.drawn[plan] = of_plan(self.graph, plan)
         self.graph.apply(plan)
         self.outcomes[index] = plan
         for edit in plan.edits:

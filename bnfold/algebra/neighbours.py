@@ -1,6 +1,7 @@
 """The part of a graph that one outcome is about, for drawing: what goes, what takes it over, what stands in the way.
 
-Taken before a plan is applied, so that it shows the graph as the plan found it: folds carried out earlier are done.
+Taken where drawings are asked for alone, as it costs up to a tenth of a fold, and before a plan is applied, so that it
+shows the graph as the plan found it: folds carried out earlier are done.
 Bounded, so that an account of many sites stays small: a plan with more operators than `MOST_OPERATORS` is not drawn,
 and a refusal shows the way to the blocker and at most `MOST_READERS` other readers of its value.
 """

@@ -18,7 +18,8 @@ class FoldOptions:
     """Which sites fold: those whose names match a pattern of `only` (all, if there is none) and none of `skip`.
 
     `without` leaves sites out by their place in the account. `freeze_initializers` takes initializers that are also
-    graph inputs as constants; `assume_eval` takes BatchNorms in training mode as inference ones.
+    graph inputs as constants; `assume_eval` takes BatchNorms in training mode as inference ones. `drawn` asks for the
+    `operators` of the sites.
     """
 
     only: tuple[str, ...] = ()
@@ -26,18 +27,21 @@ class FoldOptions:
     freeze_initializers: bool = False
     assume_eval: bool = False
     without: frozenset[int] = frozenset()
+    drawn: bool = False
 
     def chooses(self, index: int, name: str) -> bool:
         wanted = not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
         return wanted and index not in self.without and not any(fnmatchcase(name, pattern) for pattern in self.skip)
 
 
-def fold_options(only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool) -> FoldOptions:
+def fold_options(
+    only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool, *, drawn: bool = False
+) -> FoldOptions:
     """The options as a caller gives them. Raises UsageError where a pattern stands for a list of patterns."""
     for name, patterns in (("only", only), ("skip", skip)):
         if isinstance(patterns, str):
             raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=[{patterns!r}]")
-    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval)
+    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval, drawn=drawn)
 
 
 def account(outcome: Outcome) -> Site:

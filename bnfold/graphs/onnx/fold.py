@@ -38,7 +38,7 @@ def _with_functions(document: Document, where: str, options: FoldOptions) -> tup
 
     That is decided without `without`, whose places mean the sites of the form decided on.
     """
-    whole = replace(options, without=frozenset())
+    whole = replace(options, without=frozenset(), drawn=False)
     flat = inlined(document)
     if flat is not None:
         kept = [sum(not site.folded for site in _fold(copied(form), where, whole)) for form in (document, flat)]
@@ -55,7 +55,7 @@ def _with_functions(document: Document, where: str, options: FoldOptions) -> tup
 def _fold(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
     graph = OnnxGraph(document, where, freeze_initializers=options.freeze_initializers)
     values = dict(graph.scopes[0].values)
-    outcomes = fold_graph(graph, lambda index, site: options.chooses(index, site.name))
+    outcomes = fold_graph(graph, lambda index, site: options.chooses(index, site.name), drawn=options.drawn)
     if any(outcome.refusal is None for outcome in outcomes):
         document.ledger = ledger_of(graph, outcomes, values)
         emit(graph)

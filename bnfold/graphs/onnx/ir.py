@@ -102,7 +102,7 @@ class FoldBatchNorms(ir.passes.FunctionalPass):
         freeze_initializers: bool = False,
         assume_eval: bool = False,
     ) -> None:
-        self.options = fold_options(only, skip, freeze_initializers, assume_eval)
+        self.options = fold_options(only, skip, freeze_initializers, assume_eval, drawn=True)
         self.sites: tuple[Site, ...] = ()
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

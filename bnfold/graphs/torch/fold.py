@@ -51,7 +51,7 @@ def fold_laid_out(
     unfit: set[str] = set()
     while True:
         graph = graph_of(unfit)
-        outcomes = fold_graph(graph, lambda at, site: options.chooses(at, site.name))
+        outcomes = fold_graph(graph, lambda at, site: options.chooses(at, site.name), drawn=options.drawn)
         layout = layout_after(graph, program, relaxing=relaxing)
         if layout.unfit <= unfit:
             return Run(graph, tuple(account(outcome) for outcome in outcomes), layout)
