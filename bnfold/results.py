@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Direction = Literal["backward", "forward", "split", "merged"]
+Direction = Literal["backward", "forward", "split", "merged", "shortened"]
 Role = Literal["site", "absorbs", "crossed", "blocks", "beside"]
 
 
@@ -66,9 +66,10 @@ class Site:
     """One BatchNorm, or one chain of operators that spells the same affine map, and what became of it.
 
     `op` is "BatchNormalization", or "affine" for a chain spelled otherwise. A folded site names the nodes that
-    absorbed it (`into`) and the operator types between (`through`). A kept site has a `reason` (a code that the
-    README explains), the node that blocked it and one sentence of detail. `added_bytes` is at most how much larger
-    the model became: copies of constants that others still read, and new biases. `certificate` is there on request.
+    absorbed it (`into`) and the operator types between (`through`); a chain that could only be "shortened" names its
+    own nodes that are left. A kept site has a `reason` (a code that the README explains), the node that blocked it and
+    one sentence of detail. `added_bytes` is at most how much larger the model became: copies of constants that others
+    still read, and new biases. `certificate` is there on request.
     `operators` is the part of the graph that this is about, in topological order; empty where it is too large to be
     drawn, and where drawings were declined.
     """

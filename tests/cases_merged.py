@@ -11,7 +11,7 @@ def chain(name: str, nodes: str, left: str, into: str) -> Case:
     """A chain between two operators that let nothing through; `u` is its first value, `v` its last."""
     graph = f"{BETWEEN}> {{ u = Tanh(x) {nodes} y = Sigmoid(v) }}"
     values = {"d": [[[2.0]], [[0.5]], [[-1.0]], [[3.0]]], "g": [[[1.5]], [[0.0]], [[-1.0]], [[2.0]]]}
-    return Case(name, graph, f"Tanh {left} Sigmoid", into, "merged", values=values)
+    return Case(name, graph, f"Tanh {left} Sigmoid", into, "shortened", values=values)
 
 
 CASES = [
@@ -28,6 +28,6 @@ CASES = [
         { u = Tanh(x) p = Mul(u, g) s = Sub(p, b) n = BN(s) v = Mul(n, k) y = Sigmoid(v) }""",
         "Tanh Mul Sub Sigmoid",
         "p s ; s p",
-        "merged",
+        "merged shortened",
     ),
 ]

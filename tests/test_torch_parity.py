@@ -85,7 +85,7 @@ CASES = [
     Case(
         "sigmoid, handwritten BN, sigmoid",
         row(nn.Sigmoid(), HandwrittenBatchNorm(3, 4), nn.Sigmoid()),
-        ("merged",),
+        ("shortened",),
         module=(NOT,),
     ),
     Case("BN, conv", row(norm(3), conv()), (FORTH,)),

@@ -95,7 +95,7 @@ class Plan:
     edits: tuple[Edit, ...]
     into: tuple[Node, ...]
     through: tuple[Node, ...]
-    direction: Literal["backward", "forward", "split", "merged"] = "backward"
+    direction: Literal["backward", "forward", "split", "merged", "shortened"] = "backward"
     added_bytes: int = 0
     changed: tuple[Value, ...] = ()
 

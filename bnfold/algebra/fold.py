@@ -4,7 +4,8 @@ Backward first, because what stands above absorbs without any condition on paddi
 Mul, Add then composes into one demand and is rounded once. What is left is tried forward, then split, then merged
 into another site. A fold can open the way for another, so the sweeps are repeated while they find anything, but for
 attempts that would look at what no fold has changed since; the result depends on the graph alone, not on the order in
-which a file lists its nodes.
+which a file lists its nodes. Chains that stay are shortened then, which may let another site fold, so all of this is
+repeated while any becomes shorter.
 """
 
 from __future__ import annotations
@@ -107,11 +108,19 @@ class _Folding:
             (plan_split, True),
             (self._merge, True),
         ]
-        refusals: dict[int, list[Refusal]] = {}
-        progress = True
-        while progress:
+        refusals = self._swept(sweeps)
+        while self._shorten(refusals):  # which may make room for another fold
+            refusals = self._swept(sweeps)
+        for index, answers in refusals.items():
+            self.outcomes.setdefault(index, Outcome(self.sites[index], _told(answers)))
+        return [self._told_of(index) for index in range(len(self.sites))]
+
+    def _swept(self, sweeps: list[tuple[Attempt, bool]]) -> dict[int, list[Refusal]]:
+        """Try the sites that wait until nothing folds any more; what every one that stays was answered last."""
+        while True:
             progress = False
-            refusals = {index: [] for index in range(len(self.sites)) if index not in self.outcomes}
+            waiting = [index for index in range(len(self.sites)) if index not in self.outcomes]
+            refusals: dict[int, list[Refusal]] = {index: [] for index in waiting}
             for attempt, upward in sweeps:
                 for index in sorted(refusals, reverse=upward):
                     if index in self.outcomes:
@@ -121,15 +130,17 @@ class _Folding:
                         refusals[index].append(refusal)
                     else:
                         progress = True
-        self._shorten(refusals)
-        for index, answers in refusals.items():
-            self.outcomes.setdefault(index, Outcome(self.sites[index], _told(answers)))
-        return [self._told_of(index) for index in range(len(self.sites))]
+            if not progress:
+                return refusals
 
-    def _shorten(self, kept: Collection[int]) -> None:
-        """Make chains that stay as short as they can be: as they are by now, with what folds have left next to them."""
+    def _shorten(self, kept: Collection[int]) -> bool:
+        """Make chains that stay as short as they can be: as they are by now, with what folds have left next to them.
+
+        Returns whether any has become shorter.
+        """
         if all(self._is_norm(node) for index in kept for node in self.sites[index].nodes):
-            return
+            return False
+        shortened = False
         for chain in self.graph.sites():
             indices = {self.owner[node] for node in chain.nodes if node in self.owner} & set(kept)
             if len(chain.nodes) < 2 or chain.refusal or not indices:
@@ -141,6 +152,8 @@ class _Folding:
                 self.sites[index] = site
             else:
                 self.outcomes |= dict.fromkeys(indices, self.outcomes[index])
+                shortened = True
+        return shortened
 
     def _is_norm(self, node: Node) -> bool:
         """Whether one node does all that a chain can do."""

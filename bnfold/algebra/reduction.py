@@ -108,4 +108,4 @@ def _plan(graph: Graph, nodes: tuple[Node, ...], links: list[ConstAffine], kept:
                 return Refusal("graph-output", "its value is an output of the graph", graph.name(node))
             edits.append(Drop(node, links[at].data, "input" if at < last else "output"))
     inside = tuple(graph.outputs(node)[0] for node in nodes[:-1])
-    return Plan(tuple(edits), tuple(nodes[at] for at in sorted(kept)), (), "merged", added, inside)
+    return Plan(tuple(edits), tuple(nodes[at] for at in sorted(kept)), (), "shortened", added, inside)

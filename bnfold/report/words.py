@@ -83,7 +83,7 @@ def folded_site(site: Site) -> str:
     if site.direction:
         parts.append(site.direction)
     if site.into:
-        parts.append("into " + ", ".join(map(printable, site.into)))
+        parts.append(_target(site))
     if site.through:
         parts.append("through " + ", ".join(map(printable, site.through)))
     return " ".join(parts)
@@ -92,16 +92,23 @@ def folded_site(site: Site) -> str:
 def folded_sentence(site: Site, plan: bool) -> str:
     """What became of a folded site, as a sentence of its own."""
     verb = "Would fold" if plan else "Folded"
+    if site.direction == "shortened":
+        verb = "Would be" if plan else "Was"
     ways = {"split": "in both directions", "merged": "together with other affine operators"}
     parts = [verb, ways.get(site.direction or "", site.direction or "")]
     if site.into:
-        parts.append("into " + ", ".join(map(printable, site.into)))
+        parts.append(_target(site))
     text = " ".join(part for part in parts if part)
     if site.through:
         text += ", through " + ", ".join(map(printable, site.through))
     if site.added_bytes:
         text += f"; adds at most {site.added_bytes} bytes to the file"
     return f"{text}."
+
+
+def _target(site: Site) -> str:
+    """Where a fold went; of a chain that became shorter, what is left."""
+    return ("to " if site.direction == "shortened" else "into ") + ", ".join(map(printable, site.into))
 
 
 def certificate(proof: Certificate) -> str:

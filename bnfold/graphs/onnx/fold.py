@@ -41,7 +41,7 @@ def _with_functions(document: Document, where: str, options: FoldOptions) -> tup
     whole = replace(options, without=frozenset(), drawn=False)
     flat = inlined(document)
     if flat is not None:
-        kept = [sum(not site.folded for site in _fold(copied(form), where, whole)) for form in (document, flat)]
+        kept = [sum(map(_stays, _fold(copied(form), where, whole))) for form in (document, flat)]
         if kept[1] < kept[0]:
             original = document.model
             document.model = flat.model
@@ -50,6 +50,11 @@ def _with_functions(document: Document, where: str, options: FoldOptions) -> tup
                 document.model = original
             return sites
     return _fold(document, where, options)
+
+
+def _stays(site: Site) -> bool:
+    """Whether operators of a site are left: a chain that could only be shortened is still there."""
+    return not site.folded or site.direction == "shortened"
 
 
 def _fold(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
