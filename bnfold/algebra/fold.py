@@ -10,36 +10,20 @@ repeated while any becomes shorter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Protocol
 
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply, Value
+from bnfold.algebra.graph import EditableGraph, Graph, Site
 from bnfold.algebra.neighbours import of_plan, of_refusal
 from bnfold.algebra.ops import ConstAffine
-from bnfold.algebra.plan import Graph, Site, Trace, plan_backward, plan_forward, plan_merge, plan_split
+from bnfold.algebra.plan import Trace, plan_backward, plan_forward, plan_merge, plan_split
 from bnfold.algebra.reduction import plan_reduction
 from bnfold.results import Operator
 
 Attempt = Callable[[Graph, Site, Trace], Plan | Refusal]
-
-
-class EditableGraph(Graph, Protocol):
-    """A graph that can also carry out a plan."""
-
-    def sites(self) -> Sequence[Site]:
-        """Every affine map that sits in the graph as nodes of its own, in topological order."""
-
-    def apply(self, plan: Plan) -> None:
-        """Carry out a whole plan."""
-
-    def op(self, node: Node) -> str:
-        """The operator type, for people."""
-
-    def scales(self, node: Node) -> bool:
-        """Whether an affine node multiplies, so that it is more than a bias."""
 
 
 @dataclass(frozen=True)

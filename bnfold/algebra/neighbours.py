@@ -9,15 +9,11 @@ and a refusal shows the way to the blocker and at most `MOST_READERS` other read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.edits import Append, Drop, Node, Plan
-from bnfold.algebra.plan import Graph, Site
+from bnfold.algebra.graph import EditableGraph, Graph, Site
 from bnfold.results import Operator, Role
-
-if TYPE_CHECKING:
-    from bnfold.algebra.fold import EditableGraph
 
 MOST_OPERATORS = 60
 MOST_READERS = 3

@@ -17,70 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import MOST_ADDED_BYTES, Append, Drop, Edit, Node, Plan, Rewrite, Step, Supply, Value
+from bnfold.algebra.graph import Graph, Site
 from bnfold.algebra.rules import backward, forward
 
 MOST_STEPS = 2000
 DEEPEST = 96  # five frames of Python each: well inside its default limit of 1000, whoever calls
 
 Direction = Literal["backward", "forward", "split", "merged"]
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """An affine map that sits in a graph as nodes of its own: one BatchNorm, or a chain; `nodes` run downward."""
-
-    name: str
-    op: str
-    nodes: tuple[Node, ...]
-    refusal: Refusal | None = None
-
-
-class Graph(Protocol):
-    """What the planner asks of a graph. Nodes and values are the adapter's own hashable objects."""
-
-    def kind(self, node: Node) -> ops.Kind:
-        """The node as a kind of the algebra."""
-
-    def name(self, node: Node) -> str:
-        """The node's name, for people."""
-
-    def value_name(self, value: Value) -> str:
-        """The name of a value that no node makes, for people."""
-
-    def inputs(self, node: Node) -> Sequence[Value | None]:
-        """The values that it reads; None for an optional input left out."""
-
-    def outputs(self, node: Node) -> Sequence[Value | None]:
-        """The values that it makes."""
-
-    def producer(self, value: Value) -> tuple[Node, int] | None:
-        """The node and the output position that make a value; None for a graph input."""
-
-    def readers(self, value: Value) -> Sequence[tuple[Node, int]]:
-        """Who reads the elements of a value, and at which input; readers of its shape or type alone do not count."""
-
-    def is_output(self, value: Value) -> bool:
-        """Whether the graph hands the value out."""
-
-    def is_constant(self, value: Value) -> bool:
-        """Whether the value is known."""
-
-    def constant(self, value: Value) -> Array:
-        """A known value, in float64."""
-
-    def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
-        """The bytes that `affine` of the constant at this input adds to the graph, or why its type cannot hold it."""
-
-    def can_drop(self, node: Node, data: int) -> bool:
-        """Whether what the node reads and what it makes can become one value."""
-
-    def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
-        """Why an array cannot be held in the type of the node's input at position `like`, if it cannot."""
 
 
 @dataclass(eq=False)

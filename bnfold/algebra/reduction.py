@@ -21,8 +21,9 @@ import numpy as np
 
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Drop, Node, Plan, Rewrite
+from bnfold.algebra.graph import Graph, Site
 from bnfold.algebra.ops import ConstAffine
-from bnfold.algebra.plan import Graph, Site, Trace
+from bnfold.algebra.plan import Trace
 
 Kept = dict[int, Array]  # place in the chain -> the new constant of the node there
 

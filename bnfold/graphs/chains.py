@@ -19,7 +19,7 @@ from typing import TypeGuard
 from bnfold.algebra import ops
 from bnfold.algebra.affine import varying
 from bnfold.algebra.edits import Node
-from bnfold.algebra.plan import Graph
+from bnfold.algebra.graph import Graph
 
 BATCH_NORM = "BatchNormalization"
 CHAIN = "affine"

@@ -16,7 +16,7 @@ import onnx
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
-from bnfold.algebra.plan import Site
+from bnfold.algebra.graph import Site
 from bnfold.graphs.indexed import IndexedGraph
 from bnfold.graphs.onnx.constants import Constants, Known
 from bnfold.graphs.onnx.document import Document

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Refusal
-from bnfold.algebra.plan import Graph, Site
+from bnfold.algebra.graph import Graph, Site
 from bnfold.graphs.chains import BATCH_NORM, CHAIN, chain_from, chain_name, scales
 from bnfold.graphs.onnx.index import Node, Scope
 from bnfold.graphs.onnx.kinds.affines import is_enlarging

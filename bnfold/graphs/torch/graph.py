@@ -15,7 +15,7 @@ import torch
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
-from bnfold.algebra.plan import Site
+from bnfold.algebra.graph import Site
 from bnfold.graphs.chains import chain_name
 from bnfold.graphs.indexed import IndexedGraph
 from bnfold.graphs.torch.constants import Constants, Known, made

@@ -16,7 +16,7 @@ from torch import nn
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
-from bnfold.algebra.plan import Site
+from bnfold.algebra.graph import Site
 from bnfold.graphs.torch.calls import Calls
 from bnfold.graphs.torch.graph import LAID_OUT, TorchGraph
 from bnfold.graphs.torch.index import Index, Node, Value, link, watch

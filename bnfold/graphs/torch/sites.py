@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Refusal
-from bnfold.algebra.plan import Graph, Site
+from bnfold.algebra.graph import Graph, Site
 from bnfold.graphs.chains import BATCH_NORM, CHAIN, chain_from, scales
 from bnfold.graphs.torch.index import Node
 from bnfold.graphs.torch.kinds import BATCH_NORMS
