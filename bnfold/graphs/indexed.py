@@ -7,7 +7,9 @@ from typing import Any, Generic, TypeVar
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Array, Refusal
+from bnfold.algebra.axes import Shape
 from bnfold.algebra.edits import Node, Value
+from bnfold.graphs import kinds
 from bnfold.graphs.chains import scales
 
 Held = TypeVar("Held")
@@ -64,9 +66,13 @@ class IndexedGraph:
 
 
 class ConstantFacts(Generic[Held]):
-    """What a translation may ask about constants; `Held` is what an adapter knows of one."""
+    """What a translation may ask about constants, and what follows; `Held` is what an adapter knows of one."""
 
     constants: Any
+
+    def shape(self, value: Any) -> Shape | None:
+        """The sizes of a value; None where its rank is not known."""
+        raise NotImplementedError
 
     def known(self, value: Value | None) -> Held | None:
         found: Held | None = self.constants.known(value)
@@ -92,3 +98,60 @@ class ConstantFacts(Generic[Held]):
         data, weight = (0, 1) if self.floating(node.inputs[1]) else (1, 0)
         constant = self.floating(node.inputs[weight])
         return (data, weight, constant) if constant is not None else self.why_not(node.inputs[1])
+
+    def parameters(self, node: Node) -> dict[str, Array] | ops.Opaque:
+        """The gamma, beta, mean and var of a BatchNorm, which it reads in this order behind its data."""
+        found: dict[str, Array] = {}
+        for position, name in enumerate(("gamma", "beta", "mean", "var"), 1):
+            known: Any = self.floating(input_at(node, position))
+            if known is None:
+                why = self.why_not(input_at(node, position), "dynamic-parameters")
+                return ops.Opaque(why.reason, f"its {name} is no constant: {why.detail}")
+            found[name] = known.float64().reshape(-1)
+        return found
+
+    def product(self, node: Node) -> ops.Kind:
+        """A matrix product, batched or not, of a computed value and a constant."""
+        found: Any = self.factors(node)
+        if isinstance(found, ops.Opaque):
+            return found
+        data, weight, constant = found
+        shape = self.shape(node.inputs[data])
+        return no_rank(node) if shape is None else kinds.product(shape, constant.shape, data, weight)
+
+    def einsum(self, node: Node, equation: str) -> ops.Kind:
+        """A product of two operands, one of them constant, in which every index is written out."""
+        terms = kinds.einsum_terms(equation)
+        if terms is None or len(node.inputs) != 2:
+            return ops.Opaque("unsupported", f"the Einsum '{equation}' is not understood")
+        found: Any = self.factors(node)
+        if isinstance(found, ops.Opaque):
+            return found
+        data, weight, constant = found
+        return kinds.einsum(terms, self.shape(node.inputs[data]), constant.shape, data, weight)
+
+    def enlarged(self, node: Node) -> Value | None:
+        """The computed operand of a product or quotient whose constant operand would give it another shape."""
+        if len(node.inputs) != 2:
+            return None
+        for position in (1, 0):
+            constant: Any = self.floating(node.inputs[position])
+            x = self.shape(node.inputs[1 - position])
+            if constant is not None and x is not None and not kinds.fits(constant.folded_shape, x):
+                operand: Value = node.inputs[1 - position]
+                return operand
+        return None
+
+
+def input_at(node: Node, position: int) -> Any:
+    """The value that a node reads there; None where it reads none."""
+    return node.inputs[position] if position < len(node.inputs) else None
+
+
+def alone(node: Node) -> bool:
+    """Whether nobody uses an output of the node but the first."""
+    return not any(value and (value.readers or value.is_output) for value in node.outputs[1:])
+
+
+def no_rank(node: Node) -> ops.Opaque:
+    return ops.Opaque("dynamic-shape", f"the rank of a value at '{node.name}' ({node.op}) is not known")

@@ -166,6 +166,17 @@ def product(x_shape: Shape, w_shape: tuple[int, ...], data: int, weight: int) ->
     return Linear(data=data, weight=weight, bias=None, x=tuple(x), w=tuple(w), y=tuple(y), sizes=sizes)
 
 
+def matrices(
+    x: tuple[str, str], w: tuple[str, str], shape: Sequence[int], data: int, weight: int, bias: Bias | None, gain: float
+) -> Linear:
+    """`gain * a @ b + c` of two matrices (Gemm, addmm), of which the one at `weight` is a constant of this shape.
+
+    `x` and `w` are the indices of the two: "k" is summed over, the result has "m" and "n".
+    """
+    sizes = dict(zip(w, shape, strict=True))
+    return Linear(data=data, weight=weight, bias=bias, x=x, w=w, y=("m", "n"), sizes=sizes, gain=gain)
+
+
 def einsum_terms(equation: str) -> list[str] | None:
     """The indices of two operands and of the result, where the equation writes every index out, once each."""
     terms, arrow, result = equation.replace(" ", "").partition("->")

@@ -12,7 +12,6 @@ from bnfold.algebra.affine import Refusal
 from bnfold.algebra.graph import Graph, Site
 from bnfold.graphs.chains import BATCH_NORM, CHAIN, chain_from, chain_name, scales
 from bnfold.graphs.onnx.index import Node, Scope
-from bnfold.graphs.onnx.kinds.affines import is_enlarging
 from bnfold.graphs.onnx.kinds.facts import Facts
 
 _LINKS = ("Mul", "Add", "Sub", "Div", "Neg")
@@ -70,7 +69,7 @@ def _of_old_opset(node: Node) -> Refusal | None:
 
 
 def _refused(graph: Graph, node: Node, facts: Facts) -> Iterator[Site]:
-    value = is_enlarging(node, facts)
+    value = facts.enlarged(node)
     if value is None or value.producer is None or not isinstance(graph.kind(value.producer), ops.Linear):
         return
     refusal = Refusal("off-channel", "its constant factor gives the value another shape", node.name)

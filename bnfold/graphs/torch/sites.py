@@ -10,7 +10,6 @@ from bnfold.algebra.graph import Graph, Site
 from bnfold.graphs.chains import BATCH_NORM, CHAIN, chain_from, scales
 from bnfold.graphs.torch.index import Node
 from bnfold.graphs.torch.kinds import BATCH_NORMS
-from bnfold.graphs.torch.kinds.affines import is_enlarging
 from bnfold.graphs.torch.kinds.facts import Facts
 
 _FACTORS = {"mul", "multiply", "div", "divide", "true_divide"}
@@ -47,7 +46,7 @@ def _batch_norm(graph: Graph, node: Node) -> Site:
 
 
 def _refused(graph: Graph, node: Node, facts: Facts) -> Iterator[Site]:
-    value = is_enlarging(node, facts)
+    value = facts.enlarged(node)
     if value is None or value.producer is None or not isinstance(graph.kind(value.producer), ops.Linear):
         return
     refusal = Refusal("off-channel", "its constant factor gives the value another shape", graph.name(node))

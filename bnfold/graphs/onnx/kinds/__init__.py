@@ -12,9 +12,10 @@ from typing import NamedTuple
 import onnx.defs
 
 from bnfold.algebra import ops
+from bnfold.graphs.indexed import input_at
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds import affines, aggregates, homogeneous, linears, maps, norms
-from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
 
 _OLDEST_OPSET = 7
 _TABLE: dict[str, Translation] = {

@@ -11,9 +11,10 @@ from bnfold.algebra.affine import Affine
 from bnfold.algebra.axes import Shape
 from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import alone, no_rank
 from bnfold.graphs.onnx.constants import Known
-from bnfold.graphs.onnx.index import Node, Value
-from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, alone, input_at, no_rank
+from bnfold.graphs.onnx.index import Node
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
 
 
 def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -31,13 +32,9 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
         return Opaque("training-mode", "it hands out batch statistics; export in eval mode, or use --assume-eval")
     if not alone(node):
         return Opaque("training-mode", "its statistics outputs are used; export in eval mode")
-    parameters = {}
-    for position, name in enumerate(("gamma", "beta", "mean", "var"), 1):
-        known = facts.floating(input_at(node, position))
-        if known is None:
-            why = facts.why_not(input_at(node, position), "dynamic-parameters")
-            return Opaque(why.reason, f"its {name} is no constant: {why.detail}")
-        parameters[name] = known.float64().reshape(-1)
+    parameters = facts.parameters(node)
+    if isinstance(parameters, Opaque):
+        return parameters
     shape = facts.outline(node.inputs[0])
     if shape is None or shape[1:2] == (None,):
         shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
@@ -108,18 +105,6 @@ def _sum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
         shapes.append(shape)
         y_shape = kinds.broadcast(y_shape, shape)
     return Sum((1.0,) * len(shapes), tuple(shapes), y_shape)
-
-
-def is_enlarging(node: Node, facts: Facts) -> Value | None:
-    """The computed operand of a Mul or Div whose constant operand would give it another shape."""
-    if len(node.inputs) != 2:
-        return None
-    for position in (1, 0):
-        constant = facts.floating(node.inputs[position])
-        x = facts.shape(node.inputs[1 - position])
-        if constant is not None and x is not None and not kinds.fits(constant.folded_shape, x):
-            return node.inputs[1 - position]
-    return None
 
 
 TABLE = {

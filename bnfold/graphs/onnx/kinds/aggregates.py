@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from bnfold.algebra import ops
 from bnfold.algebra.ops import Aggregate, Opaque
+from bnfold.graphs.indexed import alone, input_at, no_rank
 from bnfold.graphs.onnx.index import Node, Value
-from bnfold.graphs.onnx.kinds.facts import (
-    Attributes,
-    Facts,
-    Translation,
-    alone,
-    input_at,
-    no_rank,
-    normalised,
-)
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, normalised
 
 
 def _average_pool(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

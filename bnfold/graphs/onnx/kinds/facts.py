@@ -191,22 +191,9 @@ class Translation(NamedTuple):
     newest: int
 
 
-def no_rank(node: Node) -> ops.Opaque:
-    return ops.Opaque("dynamic-shape", f"the rank of a value at '{node.name}' ({node.op}) is not known")
-
-
 def normalised(axes: Sequence[int], rank: int) -> tuple[int, ...]:
     """Axes counted from the front, in ascending order. Raises IndexError for one that is not there."""
     for axis in axes:
         if not -rank <= axis < rank:
             raise IndexError(f"axis {axis} of a value of rank {rank}")
     return tuple(sorted(axis % rank if rank else axis for axis in axes))
-
-
-def input_at(node: Node, position: int) -> Value | None:
-    return node.inputs[position] if position < len(node.inputs) else None
-
-
-def alone(node: Node) -> bool:
-    """Whether nobody uses an output of the node but the first."""
-    return not any(value and (value.readers or value.is_output) for value in node.outputs[1:])

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from bnfold.algebra import ops
-from bnfold.algebra.ops import Bias, Linear, Opaque, Recurrent
+from bnfold.algebra.ops import Bias, Opaque, Recurrent
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import input_at
 from bnfold.graphs.onnx.index import Node
-from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at, no_rank
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
 
 
 def _conv(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -107,40 +108,16 @@ def _gemm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
         return facts.why_not(c)
     if held is not None and "n" in w and held.folded_shape[-1:] not in ((), (1,), (constant.shape[w.index("n")],)):
         raise ValueError(f"a bias of shape {held.folded_shape} for a weight of shape {constant.shape}")
-    return Linear(
-        data=data,
-        weight=weight,
-        bias=Bias(2, c is not None, axis=None, gain=beta) if beta else None,
-        x=x,
-        w=w,
-        y=("m", "n"),
-        sizes=dict(zip(w, constant.shape, strict=True)),
-        gain=alpha,
-    )
+    bias = Bias(2, c is not None, axis=None, gain=beta) if beta else None
+    return kinds.matrices(x, w, constant.shape, data, weight, bias, alpha)
 
 
 def _matmul(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
-    found = facts.factors(node)
-    if isinstance(found, Opaque):
-        return found
-    data, weight, constant = found
-    shape = facts.shape(node.inputs[data])
-    if shape is None:
-        return no_rank(node)
-    return kinds.product(shape, constant.shape, data, weight)
+    return facts.product(node)
 
 
 def _einsum(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
-    """A product of two operands, one of them constant, in which every index is written out."""
-    equation = str(attributes.get("equation", ""))
-    terms = kinds.einsum_terms(equation)
-    if terms is None or len(node.inputs) != 2:
-        return Opaque("unsupported", f"the Einsum '{equation}' is not understood")
-    found = facts.factors(node)
-    if isinstance(found, Opaque):
-        return found
-    data, weight, constant = found
-    return kinds.einsum(terms, facts.shape(node.inputs[data]), constant.shape, data, weight)
+    return facts.einsum(node, str(attributes.get("equation", "")))
 
 
 def _recurrent(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

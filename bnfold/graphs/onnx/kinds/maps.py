@@ -10,16 +10,9 @@ from bnfold.algebra import ops
 from bnfold.algebra.axes import Insert, Permute, Pick, Regroup, Remove, Repeat, Shape, Size, Step
 from bnfold.algebra.ops import Concat, IndexMap, Opaque, Pass
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import alone, input_at, no_rank
 from bnfold.graphs.onnx.index import Node
-from bnfold.graphs.onnx.kinds.facts import (
-    Attributes,
-    Facts,
-    Translation,
-    alone,
-    input_at,
-    no_rank,
-    normalised,
-)
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, normalised
 
 _FLOATS = {
     onnx.TensorProto.FLOAT,

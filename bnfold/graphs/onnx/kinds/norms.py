@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bnfold.algebra import ops
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import input_at, no_rank
 from bnfold.graphs.onnx.index import Node
-from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, input_at, no_rank
+from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
 
 
 def _instance(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

@@ -6,10 +6,10 @@ from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
 from bnfold.graphs import kinds
-from bnfold.graphs.torch.index import Node, Value
-from bnfold.graphs.torch.kinds.facts import Arguments, Facts, alone, input_at, no_rank, same_type
+from bnfold.graphs.indexed import alone, input_at, no_rank
+from bnfold.graphs.torch.index import Node
+from bnfold.graphs.torch.kinds.facts import Arguments, Facts, same_type
 
-_NAMES = ("gamma", "beta", "mean", "var")
 _ADDS = {"add": 1.0, "sub": -1.0, "subtract": -1.0, "rsub": -1.0}
 
 
@@ -31,13 +31,9 @@ def _batch_norm(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
         )
     if not alone(node):
         return Opaque("unsupported", "its other outputs are used")
-    parameters = {}
-    for position, name in enumerate(_NAMES, 1):
-        known = facts.floating(input_at(node, position))
-        if known is None:
-            why = facts.why_not(input_at(node, position), "dynamic-parameters")
-            return Opaque(why.reason, f"its {name} is no constant: {why.detail}")
-        parameters[name] = known.float64().reshape(-1)
+    parameters = facts.parameters(node)
+    if isinstance(parameters, Opaque):
+        return parameters
     shape = facts.shape(node.inputs[0])
     if shape is None:
         return no_rank(node)
@@ -96,16 +92,6 @@ def _neg(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
     if shape is None:
         return no_rank(node)
     return ConstAffine(0, Affine.of(-1.0, 0.0, len(shape)), Absorber())
-
-
-def is_enlarging(node: Node, facts: Facts) -> Value | None:
-    """The computed operand of a product or quotient whose constant operand would give it another shape."""
-    for position in (1, 0):
-        constant = facts.floating(node.inputs[position])
-        x = facts.shape(node.inputs[1 - position])
-        if constant is not None and x is not None and not kinds.fits(constant.folded_shape, x):
-            return node.inputs[1 - position]
-    return None
 
 
 TABLE = {

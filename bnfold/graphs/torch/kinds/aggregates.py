@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bnfold.algebra import ops
 from bnfold.algebra.ops import Aggregate, Opaque
+from bnfold.graphs.indexed import alone, no_rank
 from bnfold.graphs.torch.index import Node
-from bnfold.graphs.torch.kinds.facts import Arguments, Facts, alone, no_rank, normalised
+from bnfold.graphs.torch.kinds.facts import Arguments, Facts, normalised
 
 
 def _average_pool(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:

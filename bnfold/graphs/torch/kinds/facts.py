@@ -10,7 +10,7 @@ import torch
 
 from bnfold.algebra import ops
 from bnfold.algebra.axes import Shape
-from bnfold.graphs.indexed import ConstantFacts
+from bnfold.graphs.indexed import ConstantFacts, input_at
 from bnfold.graphs.torch.constants import Constants, Known
 from bnfold.graphs.torch.index import Node, Value, size_of
 
@@ -70,23 +70,10 @@ class Facts(ConstantFacts[Known]):
 Translation = Callable[[Node, Arguments, Facts], ops.Kind]
 
 
-def no_rank(node: Node) -> ops.Opaque:
-    return ops.Opaque("dynamic-shape", f"the rank of a value at '{node.name}' ({node.op}) is not known")
-
-
 def normalised(axes: Sequence[int] | int, rank: int) -> tuple[int, ...]:
     """Axes counted from the front, in ascending order."""
     axes = [axes] if isinstance(axes, int) else axes
     return tuple(sorted(axis % rank if rank else axis for axis in axes))
-
-
-def input_at(node: Node, position: int) -> Value | None:
-    return node.inputs[position] if position < len(node.inputs) else None
-
-
-def alone(node: Node) -> bool:
-    """Whether nobody uses an output of the node but the first."""
-    return not any(value and (value.readers or value.is_output) for value in node.outputs[1:])
 
 
 def same_type(node: Node, position: int) -> bool:

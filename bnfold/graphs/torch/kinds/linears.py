@@ -7,8 +7,9 @@ from typing import Any
 from bnfold.algebra import ops
 from bnfold.algebra.ops import Bias, Linear, Opaque
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import input_at, no_rank
 from bnfold.graphs.torch.index import Node
-from bnfold.graphs.torch.kinds.facts import Arguments, Facts, input_at, no_rank
+from bnfold.graphs.torch.kinds.facts import Arguments, Facts
 
 _PADDED = "the convolution pads its input with zeros, which a shift would have to reach"
 
@@ -110,40 +111,17 @@ def _addmm(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
     if facts.floating(node.inputs[0]) is None:
         return facts.why_not(node.inputs[0])
     x, w = (("m", "k"), ("k", "n")) if weight == 2 else (("k", "n"), ("m", "k"))
-    return Linear(
-        data=data,
-        weight=weight,
-        bias=Bias(0, True, axis=None, gain=beta) if beta else None,
-        x=x,
-        w=w,
-        y=("m", "n"),
-        sizes=dict(zip(w, constant.shape, strict=True)),
-        gain=alpha,
-    )
+    bias = Bias(0, True, axis=None, gain=beta) if beta else None
+    return kinds.matrices(x, w, constant.shape, data, weight, bias, alpha)
 
 
 def _matmul(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
-    found = facts.factors(node)
-    if isinstance(found, Opaque):
-        return found
-    data, weight, constant = found
-    shape = facts.shape(node.inputs[data])
-    if shape is None:
-        return no_rank(node)
-    return kinds.product(shape, constant.shape, data, weight)
+    return facts.product(node)
 
 
 def _einsum(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
-    equation = str(arguments.get("equation"))
     arguments.skip("path")
-    terms = kinds.einsum_terms(equation)
-    if terms is None or len(node.inputs) != 2:
-        return Opaque("unsupported", f"the Einsum '{equation}' is not understood")
-    found = facts.factors(node)
-    if isinstance(found, Opaque):
-        return found
-    data, weight, constant = found
-    return kinds.einsum(terms, facts.shape(node.inputs[data]), constant.shape, data, weight)
+    return facts.einsum(node, str(arguments.get("equation")))
 
 
 TABLE = {

@@ -8,8 +8,9 @@ from bnfold.algebra import ops
 from bnfold.algebra.axes import Insert, Permute, Pick, Regroup, Remove, Repeat, Shape, Step
 from bnfold.algebra.ops import Concat, IndexMap, Opaque, Pass
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import input_at, no_rank
 from bnfold.graphs.torch.index import Node
-from bnfold.graphs.torch.kinds.facts import Arguments, Facts, input_at, no_rank, normalised
+from bnfold.graphs.torch.kinds.facts import Arguments, Facts, normalised
 
 
 def _identity(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:

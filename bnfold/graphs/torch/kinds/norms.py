@@ -8,8 +8,9 @@ from __future__ import annotations
 from bnfold.algebra import ops
 from bnfold.algebra.ops import Opaque
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import input_at, no_rank
 from bnfold.graphs.torch.index import Node
-from bnfold.graphs.torch.kinds.facts import Arguments, Facts, input_at, no_rank
+from bnfold.graphs.torch.kinds.facts import Arguments, Facts
 
 
 def _channelwise(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
