@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bnfold.algebra.affine import Affine, Array, Refusal
+from bnfold.results import Direction
 
 Node = Any  # the adapter's own objects, hashable by identity; the algebra only hands them on
 Value = Any
@@ -95,7 +96,7 @@ class Plan:
     edits: tuple[Edit, ...]
     into: tuple[Node, ...]
     through: tuple[Node, ...]
-    direction: Literal["backward", "forward", "split", "merged", "shortened"] = "backward"
+    direction: Direction = "backward"
     added_bytes: int = 0
     changed: tuple[Value, ...] = ()
 

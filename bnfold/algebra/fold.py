@@ -21,7 +21,7 @@ from bnfold.algebra.neighbours import of_plan, of_refusal
 from bnfold.algebra.ops import ConstAffine
 from bnfold.algebra.plan import Trace, plan_backward, plan_forward, plan_merge, plan_split
 from bnfold.algebra.reduction import plan_reduction
-from bnfold.results import Operator
+from bnfold.results import Direction, Operator
 
 Attempt = Callable[[Graph, Site, Trace], Plan | Refusal]
 
@@ -36,7 +36,7 @@ class Outcome:
 
     site: Site
     refusal: Refusal | None = None
-    direction: str | None = None
+    direction: Direction | None = None
     into: tuple[str, ...] = ()
     through: tuple[str, ...] = ()
     added_bytes: int = 0

@@ -17,18 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import MOST_ADDED_BYTES, Append, Drop, Edit, Node, Plan, Rewrite, Step, Supply, Value
 from bnfold.algebra.graph import Graph, Site
 from bnfold.algebra.rules import backward, forward
+from bnfold.results import Direction
 
 MOST_STEPS = 2000
 DEEPEST = 96  # five frames of Python each: well inside its default limit of 1000, whoever calls
-
-Direction = Literal["backward", "forward", "split", "merged"]
 
 
 @dataclass(eq=False)

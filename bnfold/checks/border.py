@@ -15,13 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfold.checks.baseline import Baseline
 from bnfold.checks.compare import compare
 from bnfold.checks.exact import ENGINE, ExactAnswers, ExactModel, ExactPair
 from bnfold.checks.functions import ArrayFunction, ExactFunction, FunctionSession
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, Runner
-from bnfold.checks.verify import compared, scores_for
+from bnfold.checks.verify import begun, compared
 from bnfold.errors import ModelError
 from bnfold.results import Border, BorderOutput, OutputDifference
 
@@ -60,9 +59,7 @@ def compare_across(
     signature = exported.inputs, exported.outputs
     alone = exported.provider == ENGINE
     own = FunctionSession(origin.exact if alone else origin.own, *signature, origin.name)
-    scores = scores_for(exported.outputs, options)
-    tolerances = {name: score.tolerance for name, score in scores.items()}
-    baseline = Baseline(own, tolerances, options, lambda done, of: advance(done, 2 * of))
+    baseline, scores = begun(own, options, lambda done, of: advance(done, 2 * of))
     pair = None if alone else ExactPair(ExactFunction(origin.exact, *signature), exact)
     beside = ExactAnswers(pair, options.exact_seconds)
     verdict = compared(baseline, exported, scores, options, beside, lambda done, of: advance(of + done, 2 * of))

@@ -69,9 +69,7 @@ def verify(
         if exact is None or others:
             raise
         return _verified_exactly(exact, options, error, progress)
-    scores = scores_for(session.outputs, options)
-    tolerances = {name: score.tolerance for name, score in scores.items()}
-    baseline = Baseline(session, tolerances, options, advance(0))
+    baseline, scores = begun(session, options, advance(0))
     answers = ExactAnswers(exact, options.exact_seconds)
     accuracy: tuple[Accuracy, ...] = ()
     failure = None
@@ -89,15 +87,9 @@ def verify(
         del candidate  # before the next session is opened
     if failure is None:
         _measure_noise(baseline, source, scores, options, advance(stages - 1))
-        outputs = _results(session.outputs, scores)
-    else:
-        outputs = tuple(_incomparable(info.name, failure) for info in session.outputs)
-    return Verification(
-        passed=bool(outputs) and all(output.passed for output in outputs),
+    return replace(
+        _verdict(baseline, scores, failure, accuracy),
         reference=_reference_text(others),
-        outputs=outputs,
-        inputs=baseline.inputs_tried(),
-        accuracy=accuracy,
         exact=answers.text(len(baseline.feeds)),
         notes=_notes(scores),
     )
@@ -112,10 +104,8 @@ def _verified_exactly(
     """
     advance = _stepper(progress, 2)
     session = ExactRunner(exact.original, "the original")
-    scores = scores_for(session.outputs, options)
-    tolerances = {name: score.tolerance for name, score in scores.items()}
     try:
-        baseline = Baseline(session, tolerances, options, advance(0))
+        baseline, scores = begun(session, options, advance(0))
     except ModelError as error:
         raise ModelError(f"{why}; {error}") from None
     candidate = ExactRunner(exact.folded, "the folded model")
@@ -143,8 +133,7 @@ def verify_runners(
         ModelError: if the original cannot be run.
     """
     advance = _stepper(progress, 2)
-    scores = scores_for(original.outputs, options)
-    baseline = Baseline(original, {name: score.tolerance for name, score in scores.items()}, options, advance(0))
+    baseline, scores = begun(original, options, advance(0))
     verdict = compared(baseline, folded, scores, options, ExactAnswers(exact, options.exact_seconds), advance(1))
     return replace(verdict, reference=f"the original on {original.provider}, the folded model equally")
 
@@ -158,7 +147,6 @@ def compared(
     advance: Callable[[int, int], None],
 ) -> Verification:
     """The verdict on a candidate, into `scores`, too; one that cannot be run is not passed."""
-    outputs = baseline.session.outputs
     hits: tuple[Accuracy, ...] = ()
     failure = _signature_difference(baseline.session, candidate)
     if failure is None:
@@ -166,15 +154,21 @@ def compared(
             hits = examine(baseline, candidate, scores, options, exact, advance)
         except ModelError as error:
             failure = str(error)
-    results = (
-        _results(outputs, scores) if failure is None else tuple(_incomparable(info.name, failure) for info in outputs)
-    )
+    return _verdict(baseline, scores, failure, hits)
+
+
+def _verdict(
+    baseline: Baseline, scores: Mapping[str, OutputScore], failure: str | None, accuracy: tuple[Accuracy, ...]
+) -> Verification:
+    """What the scores say, or that nothing could be compared; what was compared is for the caller to add."""
+    infos = baseline.session.outputs
+    outputs = _results(infos, scores) if failure is None else tuple(_incomparable(info.name, failure) for info in infos)
     return Verification(
-        passed=bool(results) and all(result.passed for result in results),
+        passed=bool(outputs) and all(output.passed for output in outputs),
         reference="",
-        outputs=results,
+        outputs=outputs,
         inputs=baseline.inputs_tried(),
-        accuracy=hits,
+        accuracy=accuracy,
     )
 
 
@@ -191,7 +185,19 @@ def _notes(scores: Mapping[str, OutputScore]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def scores_for(outputs: Iterable[TensorInfo], options: CheckOptions) -> dict[str, OutputScore]:
+def begun(
+    original: Runner, options: CheckOptions, advance: Callable[[int, int], None]
+) -> tuple[Baseline, dict[str, OutputScore]]:
+    """What candidates are compared with, and an empty score per output.
+
+    Raises what `Baseline` raises, and UsageError for a tolerance of what is no output.
+    """
+    scores = _scores(original.outputs, options)
+    tolerances = {name: score.tolerance for name, score in scores.items()}
+    return Baseline(original, tolerances, options, advance), scores
+
+
+def _scores(outputs: Iterable[TensorInfo], options: CheckOptions) -> dict[str, OutputScore]:
     """An empty score per output. Raises UsageError for a tolerance of what is no output."""
     names = {info.name: info.dtype for info in outputs}
     for name in (*options.output_rtol, *options.output_atol):

@@ -10,7 +10,7 @@ from typing import Literal, cast
 from bnfold.algebra.fold import Outcome
 from bnfold.algebra.reasons import REASONS
 from bnfold.errors import UsageError
-from bnfold.results import Direction, Explanation, Site
+from bnfold.results import Explanation, Site
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def account(outcome: Outcome) -> Site:
     name, op = outcome.site.name, cast(Literal["BatchNormalization", "affine"], outcome.site.op)
     refusal, drawn = outcome.refusal, outcome.operators
     if refusal is None:
-        direction, added = cast(Direction, outcome.direction), outcome.added_bytes
-        return Site(name, op, "folded", direction, outcome.into, outcome.through, added_bytes=added, operators=drawn)
+        way, into, through, added = outcome.direction, outcome.into, outcome.through, outcome.added_bytes
+        return Site(name, op, "folded", way, into, through, added_bytes=added, operators=drawn)
     reason, blocker, detail = refusal.reason, refusal.blocker, refusal.detail
     return Site(name, op, "kept", reason=reason, blocker=blocker, detail=detail, operators=drawn)
 

@@ -21,6 +21,7 @@ from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.evaluation import evaluate
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.shapes import Shapes
+from bnfold.graphs.rounding import largest, unfit
 
 MOST_ELEMENTS = 2**24
 
@@ -106,38 +107,23 @@ class Known:
         if self.affine is None:
             return None
         limit = float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else float(_BFLOAT16_MAX)
-        with np.errstate(over="ignore", invalid="ignore"):
-            bound = self.extent * _largest(self.affine.scale) + _largest(self.affine.shift)
-            if bound < limit / 2:
-                return None
-            exact = self.affine(self.read())
-        if not np.isfinite(exact).all():
-            return Refusal("non-finite", f"folding into '{self.base_name}' gives values that are not finite numbers")
-        if not np.isfinite(self.rounded().astype(np.float64)).all():
-            return Refusal(
-                "range-overflow", f"folding into '{self.base_name}' gives values that its type {self.dtype} cannot hold"
-            )
-        return None
+        return unfit(self.base_name, self.dtype, limit, self.affine, lambda: self.extent, self.float64, self._is_finite)
+
+    def _is_finite(self) -> bool:
+        return bool(np.isfinite(self.rounded().astype(np.float64)).all())
 
     @property
     def extent(self) -> float:
         """The largest magnitude in the original constant; NaN where it holds one."""
         if not self._extent:
             array = self.read()
-            self._extent.append(_largest(array) if array.size else 0.0)
+            self._extent.append(largest(array) if array.size else 0.0)
         return self._extent[0]
 
 
 def _spans(shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
     """Whether a parameter of the same rank is broadcast to this shape and does not enlarge it."""
     return all(size in (1, extent) for size, extent in zip(parameter, shape, strict=True))
-
-
-def _largest(array: NDArray[Any]) -> float:
-    """The largest magnitude; NaN where there is one."""
-    if array.size == 1:
-        return abs(float(array.item()))
-    return max(abs(float(array.max())), abs(float(array.min())))
 
 
 _BFLOAT16_MAX = 3.3895313892515355e38

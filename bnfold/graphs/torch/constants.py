@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bnfold.algebra.affine import Affine, Array, Refusal
+from bnfold.graphs.rounding import unfit
 from bnfold.graphs.torch.index import Node, Value
 from bnfold.graphs.torch.inplace import writes_in_place
 
@@ -99,20 +100,11 @@ class Known:
         """Why the folded constant is not a finite number in its own type, where it is not."""
         if self.affine is None:
             return None
-        limit = torch.finfo(self.dtype).max
-        with np.errstate(over="ignore", invalid="ignore"):
-            bound = self.extent * float(np.abs(self.affine.scale).max()) + float(np.abs(self.affine.shift).max())
-            if bound < limit / 2:
-                return None
-            exact = self.float64()
-        if not np.isfinite(exact).all():
-            return Refusal("non-finite", f"folding into '{self.name}' gives values that are not finite numbers")
-        if not bool(self.rounded().isfinite().all()):
-            kind = str(self.dtype).removeprefix("torch.")
-            return Refusal(
-                "range-overflow", f"folding into '{self.name}' gives values that its type {kind} cannot hold"
-            )
-        return None
+        kind, limit = str(self.dtype).removeprefix("torch."), torch.finfo(self.dtype).max
+        return unfit(self.name, kind, limit, self.affine, lambda: self.extent, self.float64, self._is_finite)
+
+    def _is_finite(self) -> bool:
+        return bool(self.rounded().isfinite().all())
 
     @property
     def extent(self) -> float:
