@@ -5,6 +5,7 @@ Nothing but click is imported until a command runs, so that `--help` and `--vers
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from bnfold.cli_options import (
     tolerance_options,
     torch_options,
 )
+from bnfold.cli_signals import Ended, ended_by_signals
 from bnfold.errors import BnfoldError, EquivalenceError
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ Exit codes:
   2    bad usage, or a file that cannot be read, understood or written
   3    --require-all was given and a BatchNorm stays
   70   internal error: please report it
-  130  interrupted
+  130  interrupted; 143 terminated, 129 hung up
 """
 
 
@@ -55,7 +57,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            result = super().invoke(ctx)
+            with ended_by_signals():
+                result = super().invoke(ctx)
             # A reader that has gone away is noticed here and not while the interpreter shuts down.
             sys.stdout.flush()
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -66,6 +69,9 @@ class _Commands(click.Group):
             _stop(ctx, EXIT_INVALID, str(error))
         except KeyboardInterrupt:
             _stop(ctx, EXIT_INTERRUPTED, "interrupted")
+        except Ended as signal:
+            _drop_output()
+            _stop(ctx, signal.exit_code, str(signal))
         except OSError as error:
             _drop_output()
             if isinstance(error, BrokenPipeError):
@@ -90,7 +96,8 @@ def _stop(ctx: click.Context, exit_code: int, message: str) -> NoReturn:
     from bnfold.report.words import printable
 
     one_line = " ".join(line.strip() for line in message.splitlines())
-    click.echo(f"Error: {printable(one_line)}", err=True)
+    with contextlib.suppress(OSError):  # a terminal that is gone takes no message
+        click.echo(f"Error: {printable(one_line)}", err=True)
     ctx.exit(exit_code)
 
 

@@ -44,29 +44,102 @@ def half(skeleton, payloads, file):
 """
 
 
+def waiting(stage: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
+    """A conversion in a process of its own, which waits in the middle of a stage until somebody ends it."""
+    save(folder / "a.onnx", TWO_BATCH_NORMS)
+    (folder / "b.onnx").write_bytes(b"old")
+    code = f"{PRELUDE}\n{STAGES[stage]}\nrunpy.run_module('bnfold', run_name='__main__')"
+    arguments = ["convert", "a.onnx", "-o", "b.onnx", "--force", "--certify"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(bnfold.__file__).parents[1])},
+        **{**pipes, **options},
+    )
+
+
+def end(process: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a conversion that is sent a signal when it has said that it is there."""
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=60)
+    return process.returncode, out, errors
+
+
+def nothing_is_left(folder: Path) -> bool:
+    return names(folder) == {"a.onnx", "b.onnx"} and (folder / "b.onnx").read_bytes() == b"old"
+
+
 @POSIX
 @pytest.mark.parametrize("stage", STAGES)
 def test_ctrl_c_is_one_line_and_leaves_nothing(stage: str, tmp_path: Path) -> None:
-    save(tmp_path / "a.onnx", TWO_BATCH_NORMS)
-    (tmp_path / "b.onnx").write_bytes(b"old")
-    code = f"{PRELUDE}\n{STAGES[stage]}\nrunpy.run_module('bnfold', run_name='__main__')"
-    arguments = ["convert", "a.onnx", "-o", "b.onnx", "--force", "--certify"]
-    root = str(Path(bnfold.__file__).parents[1])
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": root},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    assert end(waiting(stage, tmp_path), signal.SIGINT) == (130, "", "Error: interrupted\n")
+    assert nothing_is_left(tmp_path)
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("stage", "name", "code", "line"),
+    [
+        ("writing", "SIGTERM", 143, "Error: terminated\n"),
+        ("in float64", "SIGTERM", 143, "Error: terminated\n"),
+        ("verifying", "SIGHUP", 129, "Error: the terminal was closed\n"),
+    ],
+)
+def test_so_is_a_job_that_is_cancelled(stage: str, name: str, code: int, line: str, tmp_path: Path) -> None:
+    assert end(waiting(stage, tmp_path), getattr(signal, name)) == (code, "", line)
+    assert nothing_is_left(tmp_path)
+
+
+@POSIX
+def test_a_terminal_that_goes_away_takes_its_messages_along(tmp_path: Path) -> None:
+    """The progress bar cannot be wiped off any more, and nobody reads why the run ended."""
+    screen, terminal = os.openpty()
+    process = waiting("verifying", tmp_path, stderr=terminal)
+    os.close(terminal)
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == "now\n"
+        os.close(screen)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 129
+    assert nothing_is_left(tmp_path)
+
+
+@POSIX
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As under nohup: the run goes on, until it is terminated in earnest."""
+    process = waiting("verifying", tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out, errors) == (130, "", "Error: interrupted\n")
-    assert names(tmp_path) == {"a.onnx", "b.onnx"}
-    assert (tmp_path / "b.onnx").read_bytes() == b"old"
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+
+
+def test_signals_are_as_they_were_after_a_run_and_untouched_by_the_library(tmp_path: Path, monkeypatch: Any) -> None:
+    save(tmp_path / "a.onnx", TWO_BATCH_NORMS)
+    seen = []
+    attach = wire.attach
+
+    def noting(*args: Any) -> Any:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        return attach(*args)
+
+    monkeypatch.setattr(wire, "attach", noting)
+    before = signal.getsignal(signal.SIGTERM)
+    bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", verify=False, bench=False)
+    arguments = ["convert", str(tmp_path / "a.onnx"), "-o", str(tmp_path / "c.onnx"), "--no-verify", "--no-bench"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert seen[0] is before
+    assert seen[-1] is not before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("write", [1, 2])
