@@ -7,6 +7,7 @@ import hashlib
 import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -381,12 +382,22 @@ def test_every_distribution_can_be_drawn(row: Latency) -> None:
     assert charts.distribution(row).startswith("<svg")
 
 
-def test_every_tick_of_a_narrow_distribution_has_a_label_of_its_own() -> None:
-    narrow = tuple(0.0200 + at / 50_000 for at in range(101))
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0200, 0.0220), (0.00514, 0.00515), (0.0286, 0.0307), (11.4967, 11.5084), (20725.1, 20745.1)]
+)
+def test_every_tick_of_a_narrow_distribution_has_a_label_of_its_own(low: float, high: float) -> None:
+    """No two alike, none that is to be added to another number, and all of them side by side on the axis."""
+    narrow = tuple(low + (high - low) * at / 100 for at in range(101))
     chart = charts.distribution(replace(FASTER, before_quantiles_ms=narrow, after_quantiles_ms=narrow))
-    labels = re.findall(r"<text [^>]*>([\d.]+)</text>", chart)
-    assert len(labels) > 3
-    assert len(set(labels)) == len(labels)
+    *labels, axis = re.findall(r"<text [^>]*>([^<]*)</text>", chart)
+    assert axis == "time of one run [ms]"
+    assert len(labels) > 2
+    assert len({float(label) for label in labels}) == len(labels)
+    assert all(low - 0.1 * (high - low) <= float(label) <= high + 0.1 * (high - low) for label in labels)
+    at = [float(x) for x in re.findall(r'<text [^>]*?(?:x="|translate\()([\d.]+)[^>]*>[\d.]+</text>', chart)]
+    assert len(at) == len(labels)
+    width = 0.6 * 10 * max(map(len, labels))  # digits of a sans-serif face are about 0.56 of its 10 px wide
+    assert all(right - left > width for left, right in pairwise(at))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ _COLOURS |= {"bad": "#060606", "good": "#070707"}
 _LEAST_RUNS = 10
 _LEAST_BINS, _MOST_BINS = 8, 40
 _REACH = 4
+_MOST_STEPS = 5  # of an axis: labels of eight digits still stand apart
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -40,6 +41,7 @@ _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _COLOURS["line"],
     "axes.labelcolor": _COLOURS["muted"],
     "axes.linewidth": 0.8,
+    "axes.formatter.useoffset": False,  # a label is a number, not what is to be added to one
     "axes.spines.top": False,
     "axes.spines.right": False,
     "ytick.color": _COLOURS["muted"],
@@ -195,6 +197,7 @@ def _axes(height: int, *, left: int = _MARGIN) -> Iterator[tuple[Axes, list[str]
     from matplotlib import rc_context, rcdefaults, rcParams
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     svg: list[str] = []
     with rc_context():
@@ -203,6 +206,7 @@ def _axes(height: int, *, left: int = _MARGIN) -> Iterator[tuple[Axes, list[str]
         figure = Figure(figsize=(_WIDTH / _POINTS_PER_INCH, height / _POINTS_PER_INCH))
         bounds = (left / _WIDTH, _BELOW / height, 1 - (left + _MARGIN) / _WIDTH, 1 - (_BELOW + 6) / height)
         axes = figure.add_axes(bounds)
+        axes.xaxis.set_major_locator(MaxNLocator(_MOST_STEPS))
         if left <= _MARGIN:
             axes.yaxis.set_visible(False)
             axes.spines["left"].set_visible(False)
