@@ -5,7 +5,8 @@ Mul, Add then composes into one demand and is rounded once. What is left is trie
 into another site. A fold can open the way for another, so the sweeps are repeated while they find anything, but for
 attempts that would look at what no fold has changed since; the result depends on the graph alone, not on the order in
 which a file lists its nodes. Chains that stay are shortened then, which may let another site fold, so all of this is
-repeated while any becomes shorter.
+repeated while any becomes shorter, or while folds tell the graph of sizes that it did not know. So nothing is left that
+a second fold would find.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Outcome:
 def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool], *, drawn: bool = False) -> list[Outcome]:
     """Fold every site that is chosen and that algebra allows, in place; one outcome per site, in topological order.
 
-    `drawn` asks for the `operators` of the outcomes.
+    Sites that are seen to be such only with sizes that folds tell come last. `drawn` asks for the `operators` of the
+    outcomes.
     """
     return _Folding(graph, chosen, drawn).run()
 
@@ -67,23 +69,33 @@ class _Folding:
 
     def __init__(self, graph: EditableGraph, chosen: Callable[[int, Site], bool], drawn: bool) -> None:
         self.graph = graph
+        self.chosen = chosen
         self.draws = drawn
-        self.sites = list(graph.sites())
-        self.whole = [site.nodes for site in self.sites]
-        self.owner = {node: index for index, site in enumerate(self.sites) for node in site.nodes}
+        self.sites: list[Site] = []
+        self.whole: list[tuple[Node, ...]] = []
+        self.owner: dict[Node, int] = {}
         self.outcomes: dict[int, Outcome | Plan] = {}
         self.absorbed: dict[Node, Plan] = {}
         self.drawn: dict[Plan, tuple[Operator, ...]] = {}
         self.locked: set[Node] = set()
         self.answers: dict[tuple[int, Attempt], _Answer] = {}
         self.watchers: dict[Node, list[tuple[int, Attempt]]] = {}
-        for index, site in enumerate(self.sites):
-            refusal = site.refusal
-            if not refusal and not chosen(index, site):
-                refusal = Refusal("not-selected", "it was left out on request", graph.name(site.nodes[0]))
-                self.locked.update(site.nodes)
-            if refusal:
-                self.outcomes[index] = Outcome(site, refusal)
+        for site in graph.sites():
+            self._enter(site)
+
+    def _enter(self, site: Site) -> None:
+        """Note a site that was not known, or that was refused when it was noted before."""
+        index = min((self.owner[node] for node in site.nodes if node in self.owner), default=len(self.sites))
+        self.sites[index : index + 1] = [site]
+        self.whole[index : index + 1] = [site.nodes]
+        self.owner.update(dict.fromkeys(site.nodes, index))
+        self.outcomes.pop(index, None)
+        refusal = site.refusal
+        if not refusal and not self.chosen(index, site):
+            refusal = Refusal("not-selected", "it was left out on request", self.graph.name(site.nodes[0]))
+            self.locked.update(site.nodes)
+        if refusal:
+            self.outcomes[index] = Outcome(site, refusal)
 
     def run(self) -> list[Outcome]:
         sweeps: list[tuple[Attempt, bool]] = [
@@ -93,7 +105,7 @@ class _Folding:
             (self._merge, True),
         ]
         refusals = self._swept(sweeps)
-        while self._shorten(refusals):  # which may make room for another fold
+        while self._learn() or self._shorten(refusals):  # either may make room for another fold
             refusals = self._swept(sweeps)
         for index, answers in refusals.items():
             self.outcomes.setdefault(index, Outcome(self.sites[index], _told(answers)))
@@ -116,6 +128,18 @@ class _Folding:
                         progress = True
             if not progress:
                 return refusals
+
+    def _learn(self) -> bool:
+        """Begin anew with what stays where the graph knows more by now; more of it may be sites, too."""
+        if not self.graph.learn():
+            return False
+        self.answers.clear()
+        self.watchers.clear()
+        for site in self.graph.sites():
+            owners = {self.owner[node] for node in site.nodes if node in self.owner}
+            if all(self.sites[index].refusal for index in owners):
+                self._enter(site)
+        return True
 
     def _shorten(self, kept: Collection[int]) -> bool:
         """Make chains that stay as short as they can be: as they are by now, with what folds have left next to them.

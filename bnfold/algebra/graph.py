@@ -73,6 +73,12 @@ class EditableGraph(Graph, Protocol):
     def apply(self, plan: Plan) -> None:
         """Carry out a whole plan."""
 
+    def learn(self) -> bool:
+        """Take in what the plans carried out since the last call tell of sizes; whether any was not known.
+
+        What was asked of the graph before may have another answer then.
+        """
+
     def op(self, node: Node) -> str:
         """The operator type, for people."""
 

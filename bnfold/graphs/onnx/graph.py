@@ -23,8 +23,11 @@ from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Node, Scope, Value, index_model, link
 from bnfold.graphs.onnx.kinds import translate
 from bnfold.graphs.onnx.kinds.facts import Facts
-from bnfold.graphs.onnx.settled import settled
+from bnfold.graphs.onnx.revealed import Revealed
+from bnfold.graphs.onnx.settled import settle_again, settled
 from bnfold.graphs.onnx.sites import find_sites
+
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
 
 
 class OnnxGraph(IndexedGraph):
@@ -36,6 +39,7 @@ class OnnxGraph(IndexedGraph):
         self.constants: Constants
         self.shapes, self.constants = settled(document, self.scopes, freeze_initializers)
         self.facts = Facts(self.shapes, self.constants)
+        self._revealed = Revealed()
         self._kinds: dict[Node, ops.Kind] = {}
         self._names: set[str] = set()
         # What `emit` has to write: constants made, nodes gone, and whose metadata go where.
@@ -109,13 +113,24 @@ class OnnxGraph(IndexedGraph):
         for node in plan.into:
             self.metadata.setdefault(node, []).extend(edit.node for edit in dropped)
 
+    def learn(self) -> bool:
+        told = self._revealed.news(self.shapes)
+        if told:
+            settle_again(self.shapes, self.constants, self.scopes[0], told)
+            self.facts.forget()
+            self._kinds.clear()
+        return bool(told)
+
     def _rewrite(self, edit: Rewrite) -> None:
         node: Node = edit.node
         old = node.inputs[edit.position]
         known = self.constants.known(old)
         if known is None or old is None:
             raise KeyError(f"input {edit.position} of '{node.name}' is no constant")
-        self._set_constant(node, edit.position, known.then(edit.affine), old.name)
+        after = known.then(edit.affine)
+        self._set_constant(node, edit.position, after, old.name)
+        if node.outputs[0] is not None and node.op in _ELEMENTWISE and after.folded_shape != known.folded_shape:
+            self._revealed.spanned.append((node.outputs[0], after.folded_shape))
 
     def _supply(self, edit: Supply) -> None:
         node: Node = edit.node
@@ -143,6 +158,7 @@ class OnnxGraph(IndexedGraph):
         link(add, 0, inner)
         array = edit.array.reshape(edit.array.shape[_leading_ones(edit.array) :])
         self._set_constant(add, 1, _made(array, like, "bias"), f"{node.name}.bias")
+        self._revealed.spanned.append((final, array.shape))
         node.scope.nodes.insert(node.scope.nodes.index(node) + 1, add)
         node.scope.changed = True
 
@@ -152,10 +168,13 @@ class OnnxGraph(IndexedGraph):
         source, target = node.inputs[edit.data], node.outputs[0]
         if source is None or target is None:
             raise KeyError(f"'{node.name}' reads or makes nothing")
-        upward = self._merges_upward(node, source) and (edit.keep == "output" or target.is_output)
+        self._revealed.merged.append((source, target))
+        maker = source.producer
+        # What a foreign operator makes keeps its name: of this value alone the file is believed what it says of sizes.
+        keeps_output = edit.keep == "output" and not (maker is not None and maker.domain)
+        upward = self._merges_upward(node, source) and (keeps_output or target.is_output)
         for position in range(len(node.inputs)):
             self._unlink(node, position)
-        maker = source.producer
         if upward and maker is not None:
             maker.outputs[source.port] = target
             maker.changed = True

@@ -8,7 +8,7 @@ the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bnfold.graphs.onnx.constants import Constants, Known, may_be_known
 from bnfold.graphs.onnx.document import Document
@@ -25,6 +25,13 @@ def settled(document: Document, scopes: list[Scope], freeze_initializers: bool) 
     constants = Constants(document, shapes, freeze_initializers)
     shapes.consult = lambda: _settle(shapes, constants, scopes[0])
     return shapes, constants
+
+
+def settle_again(shapes: Shapes, constants: Constants, main: Scope, found: Mapping[Value, Told]) -> None:
+    """Take in more about the values of a model, from which more may follow."""
+    shapes.learn(found)
+    constants.reconsider()
+    shapes.consult = lambda: _settle(shapes, constants, main)
 
 
 def _settle(shapes: Shapes, constants: Constants, main: Scope) -> None:
@@ -50,7 +57,7 @@ def _worth_telling(shapes: Shapes, main: Scope) -> Iterator[Value]:
             if not may_be_known(node):
                 continue
             for value in node.outputs:
-                if value is None:
+                if value is None or value.producer is not node:  # a fold may have taken the node away
                     continue
                 if not shapes.is_static(value) or (shapes.elem_type(value) in INTEGERS and _decides(shapes, value)):
                     yield value

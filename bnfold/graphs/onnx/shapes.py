@@ -15,6 +15,7 @@ most folds need few of them, many none.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import chain
@@ -24,7 +25,7 @@ import onnx
 import onnx.shape_inference
 from numpy.typing import NDArray
 
-from bnfold.algebra.axes import Shape
+from bnfold.algebra.axes import Shape, Size
 from bnfold.graphs.onnx.index import Scope, Value, graphs_of
 
 _POOLS_RIGHT_FROM = 22
@@ -77,17 +78,23 @@ class Shapes:
     def is_settled(self, value: Value) -> bool:
         """Whether every size is a number, or a symbol that inference did not make up."""
         shape = self._find(value)[1]
-        return shape is not None and not any(
-            size is None or (isinstance(size, str) and size.startswith("unk__")) for size in shape
-        )
+        return shape is not None and not any(size is None or made_up(size) for size in shape)
 
     def is_static(self, value: Value) -> bool:
         """Whether every size is a number."""
         shape = self._find(value)[1]
         return shape is not None and all(isinstance(size, int) for size in shape)
 
+    def so_far(self, value: Value) -> Shape | None:
+        """The shape as far as it is known without anything being computed for this answer."""
+        value = self._same.get(value, value)
+        if value not in self._known and value.tensor is None and self._inferred is None:
+            return None
+        return (self._known.get(value) or self._look_up(value))[1]
+
     def learn(self, found: Mapping[Value, Told]) -> None:
         """Infer once more, with this told beforehand."""
+        found = {self._same.get(value, value): told for value, told in found.items()}
         _tell(self._blank.graph, self._scopes[0], found)
         self._infer()
 
@@ -137,23 +144,28 @@ class Shapes:
         self._blank.CopyFrom(self._model)
         main = self._scopes[0]
         _forget(self._blank.graph, main)
-        inferred = self._infer()
-        if _rephrase(self._blank.graph, main, self._look_up, _opset(self._model)):
-            inferred = self._infer()
-        if _opset(self._model) < _POOLS_RIGHT_FROM and _mask_pools(self._blank.graph, inferred.graph, main):
+        if _opset(self._model) < _POOLS_RIGHT_FROM:
             self._blank.opset_import.add(domain=_HIDDEN, version=1)
-            while _mask_pools(self._blank.graph, self._infer().graph, main):
-                pass
+        self._infer()
+        if _rephrase(self._blank.graph, main, self._look_up, _opset(self._model)):
+            self._infer()
 
-    def _infer(self) -> onnx.ModelProto:
-        """Let onnx infer what follows from what the messages hold."""
-        try:
-            self._inferred = onnx.shape_inference.infer_shapes(self._blank, data_prop=True)
-        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-            self._inferred = self._blank
+    def _infer(self) -> None:
+        """Let onnx infer what follows from what the messages hold, but for what it infers wrongly."""
+        main, masked = self._scopes[0], True
+        while masked:
+            inferred = self._blank
+            with contextlib.suppress(onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+                inferred = onnx.shape_inference.infer_shapes(self._blank, data_prop=True)
+            masked = _opset(self._model) < _POOLS_RIGHT_FROM and _mask_pools(self._blank.graph, inferred.graph, main)
+        self._inferred = inferred
         self._known.clear()
-        self._infos = dict(_infos(self._scopes[0], self._inferred.graph))
-        return self._inferred
+        self._infos = dict(_infos(main, inferred.graph))
+
+
+def made_up(size: Size) -> bool:
+    """Whether a size has its name from inference alone."""
+    return isinstance(size, str) and size.startswith("unk__")
 
 
 def _infos(scope: Scope, graph: onnx.GraphProto) -> Iterator[tuple[Scope, dict[str, onnx.ValueInfoProto]]]:
@@ -170,7 +182,9 @@ def _tell(graph: onnx.GraphProto, scope: Scope, found: Mapping[Value, Told]) -> 
     """Write down what values are: their types, or a Constant in the place of the node that computes them."""
     for value, told in found.items():
         if value.scope is scope and told.elements is None:
-            graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, told.elem_type, told.shape))
+            infos = [info for info in chain(graph.output, graph.value_info) if info.name == value.name]
+            for info in infos or [graph.value_info.add()]:
+                info.CopyFrom(onnx.helper.make_tensor_value_info(value.name, told.elem_type, told.shape))
     for node in graph.node:
         made = scope.values.get(node.output[0]) if len(node.output) == 1 else None
         elements = found[made].elements if made is not None and made in found else None

@@ -89,6 +89,11 @@ class Facts(ConstantFacts[Known]):
         shape = self.shapes.shape(value)
         return shape if shape is not None else self._derived(value, self.derived, self.shapes.shape)
 
+    def forget(self) -> None:
+        """Derive everything anew, from more shapes and constants."""
+        self.derived.clear()
+        self.outlines.clear()
+
     def outline(self, value: Value | None) -> Shape | None:
         """The sizes of a value as far as the operators right above it tell, without inference.
 

@@ -1,0 +1,69 @@
+"""Folding twice changes nothing the second time, also where the first fold tells sizes that nothing told before."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from fuzzing import canonical
+from graphs import assert_close, op_types, parse, reference
+
+import bnfold
+
+# With these, the BatchNorm `b` scales all channels alike, so that it goes into a matrix product and a bias per channel.
+ALIKE = {"gamma": 0.5, "var": 2.0}
+CHANNELS = {"x": (3, 2, 3, 4)}
+TOLD = {
+    # What is added has two channels now, as has all below; before, only the parameters of the BatchNorm said so.
+    "an addition takes in a shift per channel": (
+        """(T[N,C,3,4] x) => (T[N,5] y) <T[4,4] w, T[4] d, bn[2], bn2[2], T[24,5] v> {
+            m = MatMul(x, w) a = Add(m, d) b = BN(a) s = Sigmoid(b) e = BN2(s) f = Flatten(e) y = MatMul(f, v) }""",
+        CHANNELS,
+        ["MatMul", "Add", "Sigmoid", "Flatten", "MatMul", "Add"],
+    ),
+    "a matrix product gains a bias per channel": (
+        """(T[N,C,3,4] x) => (T[N,5] y) <T[4,4] w, bn[2], bn2[2], T[24,5] v> {
+            m = MatMul(x, w) b = BN(m) s = Sigmoid(b) e = BN2(s) f = Flatten(e) y = MatMul(f, v) }""",
+        CHANNELS,
+        ["MatMul", "Add", "Sigmoid", "Flatten", "MatMul", "Add"],
+    ),
+    "a chain is seen to be one": (
+        """(T[N,C,3,4] x) => (T[N,5] y) <T[4,4] w, bn[2], T[2,1,1] k, T[2,1,1] l, T[24,5] v> {
+            m = MatMul(x, w) b = BN(m) s = Sigmoid(b) e = Mul(s, k) g = Add(e, l) f = Flatten(g) y = MatMul(f, v) }""",
+        CHANNELS,
+        ["MatMul", "Add", "Sigmoid", "Flatten", "MatMul", "Add"],
+    ),
+    # The convolution makes the output of the graph now, whose sizes the file tells; `target` is a constant then. For
+    # the BatchNorm `u` the Reshape is looked at before `b` folds.
+    "a value becomes an output of the graph": (
+        """(T[N,3,L] x, T[4,3,5] z) => (T[4,3,5] b, T[N,3,L] y) <T[3,3,1] w, bn[3], bn2[3]> {
+            c = Conv(x, w) b = BN(c) target = Shape(c) s = Sigmoid(z) e = BN2(s) r = Reshape(e, target) u = BN2(r)
+            y = Sigmoid(u) }""",
+        {"x": (4, 3, 5), "z": (4, 3, 5)},
+        ["Conv", "Shape", "Sigmoid", "BatchNormalization", "Reshape", "Sigmoid"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "shapes", "left"), TOLD.values(), ids=TOLD)
+def test_a_fold_uses_the_sizes_that_it_tells(text: str, shapes: dict[str, tuple[int, ...]], left: list[str]) -> None:
+    model = parse(text, values=ALIKE)
+    onnx.checker.check_model(model)
+    folded = bnfold.fold(model).model
+    assert op_types(folded) == left
+    assert canonical(bnfold.fold(folded).model) == canonical(folded)
+    feed = {name: np.random.default_rng(0).standard_normal(shape) for name, shape in shapes.items()}
+    assert_close(reference(model)(feed), reference(folded)(feed), rtol=1e-9)
+
+
+def test_what_the_file_says_of_a_foreign_operator_is_no_better_after_a_fold() -> None:
+    """Sizes in a file are believed of such a value alone; one that was not may not take its place."""
+    text = """(T[N,3,4] x) => (T[N,5] y) <T[N,c,h] v, T[N,3,4] b, bn[3], bn2[3], T[12,5] w> {
+        v = Relu(x) b = BatchNormalization<epsilon=0.0>(v, gamma, beta, mean, var) s = Sigmoid(b) e = BN2(s)
+        f = Flatten(e) y = MatMul(f, w) }"""
+    model = parse(text, values={"gamma": 1.0, "beta": 0.0, "mean": 0.0, "var": 1.0})
+    model.graph.node[0].domain = "foreign"
+    model.opset_import.add(domain="foreign", version=1)
+    result = bnfold.fold(model)
+    assert {site.name: site.status for site in result.sites} == {"b": "folded", "e": "kept"}
+    assert canonical(bnfold.fold(result.model).model) == canonical(result.model)
