@@ -51,7 +51,7 @@ class Examination:
     def _certificate(self, place: int, sites: Sequence[Site]) -> Certificate:
         finding = self.found.get(place)
         if finding is None:
-            return Certificate("not run", detail=self.reason or "it left no trace in the main graph")
+            return Certificate("not run", detail=self.reason or "it left no trace in the graph")
         together = tuple(sites[other].name for other in sorted(finding.together))
         operators = tuple(finding.operators)
         if not finding.ran:

@@ -28,6 +28,7 @@ from bnfold.conversion import Conversion, Target
 from bnfold.exactly import ExactSource
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx.document import Computed, Document
+from bnfold.graphs.onnx.exact.engine import bodies
 from bnfold.graphs.onnx.fold import fold_document
 from bnfold.results import Culprit, Verification
 
@@ -147,7 +148,8 @@ def planted(fault: Fault) -> Iterator[None]:
             array = fault.applied(np.asarray(payload.array()))
             document.payloads[fault.constant] = Computed(payload.nbytes, lambda: array)
             return sites
-        for tensor in document.model.graph.initializer:
+        main = document.model.graph
+        for tensor in (tensor for graph in (main, *bodies(main.node)) for tensor in graph.initializer):
             if tensor.name == fault.constant:
                 tensor.CopyFrom(
                     onnx.numpy_helper.from_array(fault.applied(onnx.numpy_helper.to_array(tensor)), tensor.name)

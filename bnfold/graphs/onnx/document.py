@@ -82,16 +82,16 @@ Payload = Piece | Stored | Computed
 
 @dataclass(frozen=True, eq=False)
 class Ledger:
-    """What the folds of one document did, in names of values of the main graph.
+    """What the folds of one document did, in names of values; those inside bodies are named as in `paths`.
 
-    `sites` gives, by the first output of a site's node, the place of the site in the account; `inner` are the places of
-    the sites that lie inside bodies and functions. `changed` are the values that hold something else than they did.
-    `exact` are the new constants in float64, as they were before they were rounded; `known` gives a value of the
-    original that is computed from constants alone, in float64 after it was computed in its own type, or None.
+    `sites` gives, by the first output of a site's node, the place of the site in the account; `in_functions` are the
+    places of the sites that lie inside model-local functions. `changed` are the values that hold something else than
+    they did. `exact` are the new constants in float64, as they were before they were rounded; `known` gives a value of
+    the original that is computed from constants alone, in float64 after it was computed in its own type, or None.
     """
 
     sites: Mapping[str, int]
-    inner: frozenset[int]
+    in_functions: frozenset[int]
     changed: frozenset[str]
     exact: Mapping[str, Callable[[], NDArray[np.float64]]]
     known: Callable[[str], NDArray[Any] | None]

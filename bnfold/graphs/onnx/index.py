@@ -138,10 +138,16 @@ def link(node: Node, position: int, value: Value | None) -> None:
 
 def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs inside a node, in the order of its attributes."""
-    found: list[onnx.GraphProto] = []
+    return [graph for _, graph in named_graphs_of(node)]
+
+
+def named_graphs_of(node: onnx.NodeProto) -> list[tuple[str, onnx.GraphProto]]:
+    """The graphs inside a node, each with the name of its attribute."""
+    found: list[tuple[str, onnx.GraphProto]] = []
     for attribute in node.attribute:
         if attribute.type in _MAY_HOLD_GRAPHS:
-            found.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
+            graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
+            found.extend((attribute.name, graph) for graph in graphs)
     return found
 
 

@@ -1,6 +1,7 @@
 """Every fold judged by itself, in float64: apart from other folds, and apart from rounding.
 
-Per cut-out (see `cutouts`), on normally distributed inputs of the sizes that a run of the original gives them:
+Per cut-out (see `cutouts`), on normally distributed inputs of the sizes that a run of the original gives them, which
+also runs the branches that are not taken and loops that make no trip:
 
 - `error`: both sides with the folded constants as they were before rounding; algebra alone decides, and what is past
   `ALGEBRA` is no rounding of float64.
@@ -22,9 +23,10 @@ import onnx
 
 from bnfold.graphs.onnx.document import Ledger
 from bnfold.graphs.onnx.exact.cutouts import Cutout, cutouts, settled_values
-from bnfold.graphs.onnx.exact.engine import RELATIVE_STEP, Engine, needs
+from bnfold.graphs.onnx.exact.engine import RELATIVE_STEP, Engine, bodies, needs
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.exact.windows import Array
+from bnfold.graphs.onnx.index import graphs_of
 
 ALGEBRA = 1e-10
 _MOST_KEPT = 2**27  # elements of the original's values, to follow an error through the graph
@@ -70,7 +72,7 @@ class Certifier:
 
     def findings(self, feeds: Mapping[str, Array], deadline: float, seed: int = 0) -> dict[int, Finding]:
         """By its place in the account, what is found of every site that folded."""
-        found = {place: Finding() for place in sorted({*self._ledger.sites.values(), *self._ledger.inner})}
+        found = {place: Finding() for place in sorted({*self._ledger.sites.values(), *self._ledger.in_functions})}
         pieces = list(cutouts(self._original.document, self._folded.document, self._ledger))
         samples = self._samples(pieces, feeds, deadline, np.random.default_rng(seed))
         for piece in pieces:
@@ -86,8 +88,8 @@ class Certifier:
                     finding.reason = finding.reason or str(error)
         for place, finding in found.items():
             finding.together.discard(place)
-            if place in self._ledger.inner:
-                finding.ran, finding.reason = False, "it lies inside a body, of which one run takes one way"
+            if place in self._ledger.in_functions:
+                finding.ran, finding.reason = False, "it lies inside a function, whose calls are written out to be run"
             elif not finding.ran and finding.reason is None:
                 finding.reason = "nothing of the model depends on it"
         return found
@@ -112,20 +114,25 @@ class Certifier:
 
         for name, array in feeds.items():
             watch(name, np.asarray(array, np.float64) if np.asarray(array).dtype.kind == "f" else np.asarray(array))
-        self._original.run(feeds, deadline=deadline, watch=watch)
+        self._original.run(feeds, deadline=deadline, watch=watch, inside=True)
         return out
 
     def _examine(self, piece: Cutout, samples: Mapping[str, Any], here: list[Finding], deadline: float) -> None:
         missing = [name for name in piece.inputs if name not in samples]
         if missing:
-            raise CannotRun(f"'{missing[0]}' is no array")
+            raise CannotRun(f"'{missing[0]}' is no array, or no run comes by it")
+        holders = [{node.output[0] for node in side if graphs_of(node)} for side in (piece.before, piece.after)]
+        if holders[0] != holders[1]:
+            raise CannotRun("a node with a body makes another value than before")
         feeds = {name: _drawn(samples[name]) for name in piece.inputs}
         for name in piece.constants:
             known = self._ledger.known(name)
             if known is None:
                 raise CannotRun(f"the constant '{name}' is not known")
             feeds[name] = known
-        read = {name for node in piece.after for name in needs(node)} & self._ledger.exact.keys()
+        read = {name for node in piece.after for name in needs(node)}
+        read |= {tensor.name for body in bodies(piece.after) for tensor in body.initializer}
+        read &= self._ledger.exact.keys()
         exact = {name: self._ledger.exact[name]() for name in read}
         expected = self._original.part(piece.before, [piece.value], feeds, deadline=deadline)[piece.value]
         unrounded = self._folded.part(piece.after, [piece.value], feeds, deadline=deadline, weights=exact)[piece.value]

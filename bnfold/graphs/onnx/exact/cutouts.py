@@ -5,17 +5,21 @@ whose makers differ between the models, the nodes above it are collected in both
 two collections compute the same value from the same inputs if, and only if, the folds between are right. Each pair can
 be run by itself, on any inputs, so that one fold is judged apart from all others. Folds that meet in one value share
 its pair.
+
+A body of If, Loop or Scan is cut like the graph around it: what it is given is settled, be it of the first trip or a
+later one, and so is what it hands out; where it reads what lies outside and is not settled, a cut-out goes on there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx
 
 from bnfold.graphs.onnx.document import Document, Ledger
-from bnfold.graphs.onnx.exact.engine import needs
+from bnfold.graphs.onnx.exact.engine import bodies, needs
+from bnfold.graphs.onnx.index import graphs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +39,18 @@ class Cutout:
 
 
 class _Graph:
-    """The main graph of a model by who makes what, and which values depend on the graph's inputs."""
+    """A model by who makes what, and which values depend on the graph's inputs; with `inside`, bodies stand before the
+    nodes that hold them, whose values must have names of their own for that (see `paths`).
+    """
 
-    def __init__(self, document: Document) -> None:
-        graph = document.model.graph
-        self.nodes = list(graph.node)
+    def __init__(self, document: Document, *, inside: bool) -> None:
+        main = document.model.graph
+        graphs = [main, *bodies(main.node)] if inside else [main]
+        self.nodes = list(_with_bodies(main.node) if inside else main.node)
         self.maker = {name: place for place, node in enumerate(self.nodes) for name in node.output if name}
-        weights = {tensor.name for tensor in graph.initializer}
-        self.computed = {info.name for info in graph.input if info.name not in weights}
+        self.handed_out = {info.name for graph in graphs for info in graph.output}
+        weights = {tensor.name for graph in graphs for tensor in graph.initializer}
+        self.computed = {info.name for graph in graphs for info in graph.input if info.name not in weights}
         for node in self.nodes:
             if any(name in self.computed for name in needs(node)) or node.op_type.startswith("Random"):
                 self.computed.update(name for name in node.output if name)
@@ -68,21 +76,30 @@ class _Graph:
         return sorted(places), list(borders), list(constants)
 
 
+def _with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        for body in graphs_of(node):
+            yield from _with_bodies(body.node)
+        yield node
+
+
 def settled_values(original: Document, folded: Document, ledger: Ledger) -> list[str]:
-    """The values that must be the same in both models, in the order in which the folded one makes them."""
-    before, after = _Graph(original), _Graph(folded)
+    """The values of the main graph that must be the same in both models, in the order in which the folded one makes
+    them.
+    """
+    before, after = _Graph(original, inside=False), _Graph(folded, inside=False)
     return _settled(before, after, ledger)
 
 
 def _settled(before: _Graph, after: _Graph, ledger: Ledger) -> list[str]:
-    common = (before.computed & after.computed) - ledger.changed
+    common = (before.computed & after.computed) - (ledger.changed - before.handed_out)
     made = [name for node in after.nodes for name in node.output if name in common]
     return [*(name for name in common if name not in after.maker), *made]
 
 
 def cutouts(original: Document, folded: Document, ledger: Ledger) -> Iterator[Cutout]:
-    """The pairs between which folds stand, in the order of the folded model's nodes."""
-    before, after = _Graph(original), _Graph(folded)
+    """The pairs between which folds stand, in the order of the folded model's nodes, those of bodies first."""
+    before, after = _Graph(original, inside=True), _Graph(folded, inside=True)
     names = _settled(before, after, ledger)
     settled = set(names)
     for name in names:

@@ -4,16 +4,19 @@ Every weight and input is widened to float64, casts between floating-point types
 between: two models run so differ by their functions and by the rounding of their stored weights alone.
 
 Decisions. Values are dropped after their last reader. A run is bounded: it looks at the clock between nodes, and
-models with more than `MOST_PARAMETERS` are not begun. Model-local functions are written out first. What cannot be run
-raises `CannotRun` with the reason; a result in less than float64 counts as that.
+models with more than `MOST_PARAMETERS` are not begun. Model-local functions are written out first, and values inside
+bodies go by their names from outside (see `paths`). What cannot be run raises `CannotRun` with the reason; a result in
+less than float64 counts as that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +26,8 @@ from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, widened
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
+from bnfold.graphs.onnx.index import graphs_of
+from bnfold.graphs.onnx.paths import spell_out_paths
 
 MOST_PARAMETERS = 2**28
 
@@ -43,7 +48,21 @@ _JUMPING = frozenset(
 
 Values = dict[str, Any]
 Watch = Callable[[str, Array], None]
-"""Called with the name and the elements of a value of the main graph as soon as it is computed."""
+"""Called with the name and the elements of a value as soon as it is computed."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all nodes of a run; `inside` says whether values inside bodies are watched, too."""
+
+    deadline: float = math.inf
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    watch: Watch | None = None
+    inside: bool = False
+
+    def check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise CannotRun("the time set for it is over")
 
 
 class Engine:
@@ -61,14 +80,19 @@ class Engine:
         if document.model.functions:
             document = inlined(document) or document
         graph = document.model.graph
-        parameters = sum(math.prod(tensor.dims) for tensor in graph.initializer)
+        parts = [graph, *bodies(graph.node)]
+        parameters = sum(math.prod(tensor.dims) for part in parts for tensor in part.initializer)
         if parameters > MOST_PARAMETERS:
             raise CannotRun(f"{parameters / 1e6:.0f} million parameters are more than it holds in float64")
         if graph.sparse_initializer:
             raise CannotRun("a sparse weight")
+        try:
+            spell_out_paths(graph)
+        except ValueError as error:
+            raise CannotRun(str(error)) from None
         self.document = document
         self.jumps = False
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._tensors = {tensor.name: tensor for part in (graph, *bodies(graph.node)) for tensor in part.initializer}
         self._weights: Values = {}
         self._opsets = {item.domain: item.version for item in document.model.opset_import}
         self._borrowed: dict[int, Any] = {}
@@ -80,14 +104,16 @@ class Engine:
         deadline: float = math.inf,
         weights: Mapping[str, Array] | None = None,
         watch: Watch | None = None,
+        inside: bool = False,
     ) -> dict[str, Array]:
         """The outputs by name; the elements of a sequence `s` are `s[0]`, `s[1]` and so on.
 
-        `weights` are put in place of stored ones; `deadline` is a time of `time.monotonic()`.
+        `weights` are put in place of stored ones; `deadline` is a time of `time.monotonic()`. With `inside`, values of
+        bodies are watched like those of the main graph, and bodies that this run has no use for are run, too.
         """
         graph = self.document.model.graph
         outputs = [info.name for info in graph.output]
-        values = self.part(graph.node, outputs, feeds, deadline=deadline, weights=weights, watch=watch)
+        values = self._part(graph.node, outputs, feeds, _Run(deadline, weights or {}, watch, inside))
         result: dict[str, Array] = {}
         for name in outputs:
             if isinstance(values[name], list):
@@ -104,32 +130,33 @@ class Engine:
         *,
         deadline: float = math.inf,
         weights: Mapping[str, Array] | None = None,
-        watch: Watch | None = None,
     ) -> Values:
-        """The wanted values, from these nodes of the main graph in this order and the values fed."""
+        """The wanted values, from these nodes, of the main graph or bodies, in this order and the values fed."""
+        return self._part(nodes, list(wanted), feeds, _Run(deadline, weights or {}))
+
+    def _part(
+        self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str], feeds: Mapping[str, Any], run: _Run
+    ) -> Values:
         values: Values = {
             name: widened(value) if not isinstance(value, list) else value for name, value in feeds.items()
         }
-        wanted = list(wanted)
         left = Counter(name for node in nodes for name in needs(node))
         left.update(wanted)
         for node in nodes:
-            if time.monotonic() > deadline:
-                raise CannotRun("the time set for it is over")
+            run.check_time()
             names = needs(node)
             for name in names:
                 if name not in values:
-                    values[name] = self._weight(name, weights or {})
-            for name, value in zip(node.output, self._node(node, values, deadline), strict=False):
+                    values[name] = self._weight(name, run.weights)
+            for name, value in zip(node.output, self._node(node, values, run), strict=False):
                 if name:
                     values[name] = value
-                    if watch is not None and isinstance(value, np.ndarray):
-                        watch(name, value)
+                    _watched(run.watch, name, value)
             left.subtract(names)
             for name in (*names, *node.output):
                 if not left[name]:
                     values.pop(name, None)
-        return {name: values[name] if name in values else self._weight(name, weights or {}) for name in wanted}
+        return {name: values[name] if name in values else self._weight(name, run.weights) for name in wanted}
 
     def _weight(self, name: str, instead: Mapping[str, Array]) -> Array:
         if name in instead:
@@ -141,7 +168,7 @@ class Engine:
         return np.asarray(self._weights[name])
 
     def stored(self, name: str) -> Array:
-        """A weight of the main graph as it is stored."""
+        """A weight as it is stored."""
         tensor = self._tensors[name]
         payload = self.document.payloads.get(name)
         if payload is None:
@@ -152,7 +179,7 @@ class Engine:
         return np.frombuffer(payload.read(), dtype).reshape(tuple(tensor.dims))
 
     def elem_type(self, name: str) -> int:
-        """The element type in which a weight of the main graph is stored."""
+        """The element type in which a weight is stored."""
         return self._tensors[name].data_type
 
     def nudged(self, rng: np.random.Generator) -> Values:
@@ -181,13 +208,13 @@ class Engine:
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
             yield info.name, "string" if dtype.kind in "OUS" else dtype.name, dims
 
-    def _node(self, node: onnx.NodeProto, values: Values, deadline: float) -> list[Any]:
+    def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
         what = f"node '{node.name or node.output[0]}' ({node.op_type})"
         if node.domain not in ("", "ai.onnx"):
             raise CannotRun(f"{what} is of the domain {node.domain}")
         try:
             with np.errstate(all="ignore"):
-                results = self._computed(node, values, deadline)
+                results = self._computed(node, values, run)
         except CannotRun as error:
             raise CannotRun(f"{what}: {error}" if "node '" not in str(error) else str(error)) from None
         except Exception as error:  # implementations raise what they like; none of it is an answer
@@ -198,14 +225,16 @@ class Engine:
                 raise CannotRun(f"{what} is computed in {result.dtype} only")
         return results
 
-    def _computed(self, node: onnx.NodeProto, values: Values, deadline: float) -> list[Any]:
+    def _computed(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
         opset = self._opsets.get("", self._opsets.get("ai.onnx", 1))
         inputs = [values[name] if name else None for name in node.input]
         self.jumps = self.jumps or _jumps(node, inputs)
         if node.op_type == "If":
-            return self._body(_attribute(node, "then_branch" if inputs[0] else "else_branch"), [], values, deadline)
+            taken, other = ("then_branch", "else_branch") if inputs[0] else ("else_branch", "then_branch")
+            self._show(_attribute(node, other), [], values, run)
+            return self._body(_attribute(node, taken), [], values, run)
         if node.op_type == "Loop":
-            return self._loop(_attribute(node, "body"), inputs, values, deadline)
+            return self._loop(_attribute(node, "body"), inputs, values, run)
         if node.op_type in WRITTEN:
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             result = WRITTEN[node.op_type](attributes, inputs, opset, len(node.output))
@@ -229,35 +258,51 @@ class Engine:
             self._borrowed[id(node)] = (load_op("", node.op_type, opset)(node, settings), node)
         return self._borrowed[id(node)][0]
 
-    def _body(self, graph: onnx.GraphProto, inputs: Sequence[Any], values: Values, deadline: float) -> list[Any]:
+    def _body(self, graph: onnx.GraphProto, inputs: Sequence[Any], values: Values, run: _Run) -> list[Any]:
         scope = dict(values)
+        watch = run.watch if run.inside else None
         for tensor in graph.initializer:
-            scope[tensor.name] = widened(onnx.numpy_helper.to_array(tensor))
-        scope.update({info.name: value for info, value in zip(graph.input, inputs, strict=True)})
+            scope[tensor.name] = self._weight(tensor.name, run.weights)
+        for info, value in zip(graph.input, inputs, strict=True):
+            scope[info.name] = value
+            _watched(watch, info.name, value)
         for node in graph.node:
-            if time.monotonic() > deadline:
-                raise CannotRun("the time set for it is over")
-            for name, value in zip(node.output, self._node(node, scope, deadline), strict=False):
+            run.check_time()
+            for name, value in zip(node.output, self._node(node, scope, run), strict=False):
                 scope[name] = value
+                _watched(watch, name, value)
         return [scope[info.name] for info in graph.output]
 
-    def _loop(self, graph: onnx.GraphProto, inputs: list[Any], values: Values, deadline: float) -> list[Any]:
+    def _show(self, graph: onnx.GraphProto, inputs: Sequence[Any], values: Values, run: _Run) -> None:
+        """Run a body for nobody but those who watch; one that does not run on these values shows no more of them."""
+        if run.inside:
+            with contextlib.suppress(CannotRun):
+                self._body(graph, inputs, values, run)
+
+    def _loop(self, graph: onnx.GraphProto, inputs: list[Any], values: Values, run: _Run) -> list[Any]:
         trips, go_on, *carried = inputs
         state, scans = carried, [[] for _ in graph.output[1 + len(carried) :]]  # type: tuple[list[Any], list[list[Any]]]
         go_on, count = np.asarray(True) if go_on is None else go_on, 0
         while bool(go_on) and (trips is None or count < int(trips)):
-            go_on, *made = self._body(graph, [np.asarray(count), np.asarray(go_on), *state], values, deadline)
+            go_on, *made = self._body(graph, [np.asarray(count), np.asarray(go_on), *state], values, run)
             state = made[: len(state)]
             for column, value in zip(scans, made[len(state) :], strict=True):
                 column.append(value)
             count += 1
+        if not count:
+            self._show(graph, [np.asarray(0), np.asarray(True), *state], values, run)
         return [*state, *(np.stack(column) for column in scans)]
+
+
+def _watched(watch: Watch | None, name: str, value: Any) -> None:
+    if watch is not None and isinstance(value, np.ndarray):
+        watch(name, value)
 
 
 def needs(node: onnx.NodeProto) -> list[str]:
     """What a node reads of the graph that holds it, its bodies included; each name once."""
     names = [name for name in node.input if name]
-    for body in _bodies(node):
+    for body in graphs_of(node):
         inner = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
         for deep in body.node:
             names += [name for name in needs(deep) if name not in inner]
@@ -266,11 +311,12 @@ def needs(node: onnx.NodeProto) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    """The bodies of these nodes, and those inside them."""
+    for node in nodes:
+        for body in graphs_of(node):
+            yield body
+            yield from bodies(body.node)
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
