@@ -128,6 +128,8 @@ def plain(name: str) -> str:
 def misnamed(model: onnx.ModelProto, sites: tuple[Site, ...]) -> list[str]:
     """Every site that stays is blocked by something that the model has."""
     known = names(model)
+    if model.functions:  # in which a node without a name goes by what its call makes
+        known |= names(onnx.inliner.inline_local_functions(model))
     return [
         f"{site.name} is said to be blocked by {site.blocker}, which is not there ({site.reason})"
         for site in sites

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from fuzzing import canonical
-from graphs import assert_close, op_types, parse, reference
+from graphs import assert_close, assert_equivalent, op_types, parse, reference
 
 import bnfold
 
@@ -67,3 +67,14 @@ def test_what_the_file_says_of_a_foreign_operator_is_no_better_after_a_fold() ->
     result = bnfold.fold(model)
     assert {site.name: site.status for site in result.sites} == {"b": "folded", "e": "kept"}
     assert canonical(bnfold.fold(result.model).model) == canonical(result.model)
+
+
+def test_a_batch_norm_that_gains_a_shift_is_tried_anew() -> None:
+    """`b` has no shift to push down and a scale that cannot go up, until `d` merges into it, past `c`."""
+    text = """(T[N,2,5] x) => (T[N,2,4] y) <T[2,2,1] w, bn[2], bn2[2], bn3[2], T[5,4] v> {
+        m = Conv(x, w) a = Abs(m) b = BN(a) c = BN2(b) d = BN3(c) y = MatMul(d, v) }"""
+    flips = {"gamma": [-2.0, 1.0], "beta": 0.0, "mean": 0.0, "gamma3": [-1.0, 3.0], "beta3": 0.0, "mean3": 0.0}
+    model = parse(text, values={**flips, "gamma2": 1.0})
+    folded = bnfold.fold(model).model
+    assert op_types(folded) == ["Conv", "Abs", "MatMul", "Add"]
+    assert_equivalent(model, folded, reference, rtol=1e-9)

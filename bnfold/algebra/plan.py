@@ -85,6 +85,7 @@ def plan_forward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
 def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the scale upward and the shift downward: `s x + t` is a shift by t after a scaling by s."""
     affine = site_affine(graph, site)
+    trace.nodes.update(site.nodes)
     if not affine.has_scale or not affine.has_shift:
         return Refusal("not-equivariant", "there is nothing to split")
     up = _Search(graph, trace).pull_site(site, affine.scaling())
