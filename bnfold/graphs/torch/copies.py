@@ -15,6 +15,10 @@ from bnfold.graphs.torch.constants import Known
 from bnfold.graphs.torch.fold import attempt
 
 _SMALL = 4096
+_ATOMS = frozenset((type(None), bool, int, float, str))
+_CONTAINERS = frozenset((OrderedDict, dict, set, list))
+# Where PyTorch notes, while it copies, what became of the memory that several tensors may share.
+_STORAGES: Any = "torch"
 # By these a class says how it is copied.
 _COPYING = (
     "__deepcopy__",
@@ -62,12 +66,11 @@ def copied(module: nn.Module) -> tuple[nn.Module, Blanks]:
             if isinstance(item, torch.Tensor) and not item.is_leaf:
                 memo[id(item)] = item.detach().clone()
         for parameter in submodule._parameters.values():
-            if type(parameter) is not nn.Parameter or parameter.numel() < _SMALL or id(parameter) in memo:
-                continue
-            if _is_whole(parameter):
-                blank = nn.Parameter(torch.empty_like(parameter.detach()), requires_grad=parameter.requires_grad)
-                memo[id(parameter)] = blank
-                blanks.pairs[id(blank)] = (blank, parameter)
+            if type(parameter) is nn.Parameter and id(parameter) not in memo:
+                _copy_parameter(parameter, memo, blanks)
+        for buffer in submodule._buffers.values():
+            if type(buffer) is torch.Tensor and id(buffer) not in memo:
+                _copy_buffer(buffer, memo)
     result: nn.Module = attempt(
         f"the {type(module).__name__} cannot be copied (inplace=True folds it as it is)",
         lambda: _deepcopy(module, modules, memo),
@@ -75,24 +78,57 @@ def copied(module: nn.Module) -> tuple[nn.Module, Blanks]:
     return result, blanks
 
 
+def _copy_parameter(parameter: nn.Parameter, memo: dict[int, Any], blanks: Blanks) -> None:
+    values = parameter.detach()
+    if values.numel() < _SMALL:
+        memo[id(parameter)] = nn.Parameter(values.clone(), requires_grad=parameter.requires_grad)
+    elif _is_whole(values):
+        blank = nn.Parameter(torch.empty_like(values), requires_grad=parameter.requires_grad)
+        memo[id(parameter)] = blank
+        blanks.pairs[id(blank)] = (blank, parameter)
+
+
+def _copy_buffer(buffer: torch.Tensor, memo: dict[int, Any]) -> None:
+    """Copy a buffer that is nothing but its elements; any other is left to `copy.deepcopy`."""
+    held = buffer.untyped_storage() if buffer.layout is torch.strided and not buffer.is_quantized else None
+    shared = memo.setdefault(_STORAGES, {})
+    plain = not (buffer.requires_grad or buffer.grad_fn or buffer.is_conj() or buffer.is_neg() or vars(buffer))
+    if held is None or not plain or held._cdata in shared or held.nbytes() != buffer.numel() * buffer.element_size():
+        return
+    memo[id(buffer)] = twin = buffer.clone()
+    shared[held._cdata] = twin.untyped_storage()
+
+
 def _deepcopy(module: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) -> nn.Module:
     """What `copy.deepcopy(module, memo)` gives, without the detours that it takes for the `modules` in a module."""
-    plain = [submodule for submodule in modules if _is_copied_by_its_dict(type(submodule))]
+    kinds = {kind for kind in set(map(type, modules)) if _is_copied_by_its_dict(kind)}
+    plain = [submodule for submodule in modules if type(submodule) in kinds]
     for submodule in plain:
         memo[id(submodule)] = object.__new__(type(submodule))
     for submodule in reversed(plain):  # inner ones first: a wrapper may look at the module in it while it is copied
-        state = submodule.__getstate__()  # type: ignore[no-untyped-call]
-        vars(memo[id(submodule)]).update((name, _copied(item, memo)) for name, item in state.items())
+        state = vars(memo[id(submodule)])
+        for name, item in submodule.__getstate__().items():  # type: ignore[no-untyped-call]
+            kind = type(item)
+            if kind in _ATOMS:
+                state[name] = item
+            elif item or kind not in _CONTAINERS or id(item) in memo:
+                state[name] = _copied(item, memo)
+            else:  # as most dicts of hooks are
+                state[name] = memo[id(item)] = kind()
     copy_of: nn.Module = copy.deepcopy(module, memo)
     return copy_of
 
 
 def _copied(item: Any, memo: dict[int, Any]) -> Any:
-    if item is None or type(item) in (bool, int, float, str):
+    kind = type(item)
+    if kind in _ATOMS or (kind is tuple and all(type(inner) in _ATOMS for inner in item)):
         return item
-    if type(item) is OrderedDict and not item and id(item) not in memo:  # as most dicts of hooks are
-        memo[id(item)] = OrderedDict()
-    return copy.deepcopy(item, memo)
+    if kind is not dict or id(item) in memo or not all(type(key) is str for key in item):
+        return memo[id(item)] if id(item) in memo else copy.deepcopy(item, memo)
+    memo[id(item)] = twin = {}
+    for key, inner in item.items():
+        twin[key] = _copied(inner, memo)
+    return twin
 
 
 def _is_copied_by_its_dict(kind: type[nn.Module]) -> bool:
