@@ -120,3 +120,39 @@ def test_a_compiled_call_is_left_behind() -> None:
     result, _ = copied(module)
     assert result._compiled_call_impl is None
     assert module._compiled_call_impl is not None
+
+
+def test_tensors_that_share_memory_still_do() -> None:
+    module = nn.BatchNorm1d(4)
+    module.register_buffer("first", torch.arange(6.0))
+    module.register_buffer("same", module.first.view(2, 3))
+    module.views = [module.first[1:3], {"mean": module.running_mean}]  # type: ignore[assignment]
+    result: Any = copied(module)[0]
+    assert result.first.data_ptr() == result.same.data_ptr() != module.first.data_ptr()
+    assert result.views[0].data_ptr() == result.first[1:3].data_ptr()
+    assert result.views[1]["mean"] is result.running_mean
+    assert torch.equal(result.same, module.same)
+
+
+def test_buffers_that_are_more_than_their_elements() -> None:
+    module = nn.Module()
+    module.register_buffer("row", torch.arange(8.0)[2:4])
+    module.register_buffer("weight", torch.ones(3, requires_grad=True))
+    module.weight.sum().backward()
+    module.register_buffer("noted", torch.ones(2))
+    module.noted.note = ["kept"]
+    result, expected = copied(module)[0], copy.deepcopy(module)
+    assert result.weight.requires_grad
+    assert torch.equal(result.weight.grad, torch.ones(3))
+    assert result.noted.note == ["kept"]
+    assert result.row.untyped_storage().nbytes() == expected.row.untyped_storage().nbytes()
+
+
+def test_attributes_that_are_one_object_stay_one() -> None:
+    module = nn.Sequential(nn.ReLU(), nn.ReLU())
+    table: dict[str, Any] = {"list": []}
+    table["self"] = table
+    module[0].table, module[1].table, module[1].inner = table, table, table["list"]
+    result: Any = copied(module)[0]
+    assert result[0].table is result[1].table is result[1].table["self"] is not table
+    assert result[0].table["list"] is result[1].inner is not table["list"]

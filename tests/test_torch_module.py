@@ -52,6 +52,12 @@ def test_float32(row: tuple[nn.Module, Tensor, list[str]]) -> None:
     assert difference(module(x), folded.model(x.float())) < 1e-5
 
 
+def test_a_module_deeper_than_python_recurses() -> None:
+    layers = [layer for _ in range(120) for layer in (nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2), nn.Tanh())]
+    folded = fold_module(calibrated(nn.Sequential(*layers)), torch.randn(1, 2, 3), ALL)
+    assert verdicts(folded.sites) == ["backward"] * 120
+
+
 def test_what_is_left_is_in_its_place() -> None:
     module = calibrated(lenet(conv_bias=False))
     module.register_buffer("extra", torch.ones(2))

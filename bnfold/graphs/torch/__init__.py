@@ -2,6 +2,7 @@
 
 index         producers, readers, calls of modules: the graph as objects
 inplace       operators that write in place, read as if they made new values
+schemas       what operators take, and whether they write in place
 reading       a program into an index
 constants     values that are known before the program runs
 kinds         node -> kind of the algebra

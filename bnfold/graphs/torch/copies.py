@@ -111,7 +111,7 @@ def _deepcopy(module: nn.Module, modules: list[nn.Module], memo: dict[int, Any])
             kind = type(item)
             if kind in _ATOMS:
                 state[name] = item
-            elif item or kind not in _CONTAINERS or id(item) in memo:
+            elif kind not in _CONTAINERS or item or id(item) in memo:
                 state[name] = _copied(item, memo)
             else:  # as most dicts of hooks are
                 state[name] = memo[id(item)] = kind()

@@ -22,6 +22,7 @@ from bnfold.graphs.torch.constants import Known
 from bnfold.graphs.torch.graph import TorchGraph
 from bnfold.graphs.torch.index import Node, Slot, Value
 from bnfold.graphs.torch.layout import RESHAPE, Layout
+from bnfold.graphs.torch.schemas import schema_of
 
 _COUNTER = "num_batches_tracked"
 _HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -194,8 +195,8 @@ def _reads(node: fx.Node) -> int:
 
 def _place(node: fx.Node, slot: Slot) -> int | None:
     """The place of an argument among the positional ones, where it may stand there."""
-    target: Any = node.target
-    names = [argument.name for argument in target._schema.arguments]
+    schema = schema_of(node.target)
+    names = [parameter.name for parameter in schema.parameters] if schema else []
     at = names.index(slot.argument)
     return at if at <= len(node.args) and slot.argument not in node.kwargs else None
 

@@ -46,13 +46,14 @@ class TorchGraph(IndexedGraph):
         self.appended: list[Node] = []
         self.gone: dict[Node, None] = {}
         self.merged: dict[Value, Value] = {}
-        self.before = self.count()
-        # Per call of a module the nodes in it that compute something from the inputs.
+        # Per call of a module the nodes in it that compute something from the inputs. What is constant is found out
+        # here, in the order of execution: asked for the last value first, the search would go as deep as the graph.
         self.members: dict[str, list[Node]] = {}
         for node in index.nodes:
             if any(value and value.tensor is not None and not self.facts.known(value) for value in node.outputs):
                 for key, _ in node.calls:
                     self.members.setdefault(key, []).append(node)
+        self.before = self.count()
         for node in index.nodes:
             if node.op in BATCH_NORMS:
                 self._complete(node)

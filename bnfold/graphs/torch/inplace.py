@@ -14,12 +14,13 @@ import torch
 from torch import fx
 
 from bnfold.graphs.torch.index import Index, Node, Value, size_of, watch
+from bnfold.graphs.torch.schemas import schema_of
 
 
 def writes_in_place(node: fx.Node) -> bool:
-    """Whether an operator writes in place. `detach_` does not, whatever its schema says."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable) and schema.name != "aten::detach_"
+    """Whether an operator writes in place."""
+    schema = schema_of(node.target)
+    return schema is not None and schema.writes
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:
@@ -73,6 +74,8 @@ class Writes:
 
     def pin(self) -> None:
         """Watch the values in memory whose views overlap where it is written to."""
+        if not self.overlapping:
+            return
         made = (value for node in self.index.nodes for value in node.outputs)
         entered = (value for values in self.current.values() for value in values)
         for value in dict.fromkeys((*entered, *made)):
@@ -94,11 +97,11 @@ def _places(tensor: torch.Tensor) -> list[Any]:
 
 def _written(source: fx.Node) -> Iterator[fx.Node]:
     """The arguments that an operator writes to."""
-    target: Any = source.target
-    for at, argument in enumerate(target._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
+    schema = schema_of(source.target)
+    for at, parameter in enumerate(schema.parameters if schema else ()):
+        if not parameter.is_written:
             continue
-        value = source.args[at] if at < len(source.args) else source.kwargs.get(argument.name)
+        value = source.args[at] if at < len(source.args) else source.kwargs.get(parameter.name)
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, fx.Node):
                 yield item

@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from bnfold.graphs.torch.index import Index, Node, Slot, Value, leaves, link, size_of
 from bnfold.graphs.torch.inplace import Writes, storage_of, writes_in_place
+from bnfold.graphs.torch.schemas import schema_of
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # In evaluation these hand out the very tensor that they read, which their schema does not say.
@@ -125,32 +126,30 @@ class _Reading:
 
     def _node(self, source: fx.Node) -> Node:
         target, at = source.target, len(self.index.nodes)
-        calls = tuple((key, path) for key, (path, _) in (source.meta.get("nn_module_stack") or {}).items() if path)
-        schema = getattr(target, "_schema", None)
+        calls = tuple([(key, path) for key, (path, _) in (source.meta.get("nn_module_stack") or {}).items() if path])
+        schema = schema_of(target)
         if schema is None:
             name = f"python.{getattr(target, '__name__', target)}"
             node = Node(name, source.name, "python", source, calls=calls, at=at)
             for argument in source.all_input_nodes:
                 self._read(node, Slot(""), argument)
             return node
-        space, _, name = schema.name.partition("::")
+        space, name = schema.space, schema.name
         op = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         node = Node(op if space == "aten" else f"{space}.{op}", source.name, space, source, calls=calls, at=at)
-        given = set()
-        for place, argument in enumerate(schema.arguments):
-            value = source.kwargs.get(argument.name, argument.default_value)
-            value = source.args[place] if place < len(source.args) else value
-            kind = str(argument.type)
-            if "Tensor" in kind and isinstance(value, list | tuple):
+        args, kwargs, given = source.args, source.kwargs, []
+        for place, parameter in enumerate(schema.parameters):
+            name = parameter.name
+            value = args[place] if place < len(args) else kwargs.get(name, parameter.default)
+            if parameter.takes_tensors and isinstance(value, list | tuple):
                 for among, item in enumerate(value):
-                    self._read(node, Slot(argument.name, among), item)
-            elif "Tensor" in kind or (argument.name == "other" and isinstance(value, int | float)):
-                self._read(node, Slot(argument.name), value)
+                    self._read(node, Slot(name, among), item)
+            elif parameter.takes_tensors or (name == "other" and isinstance(value, int | float)):
+                self._read(node, Slot(name), value)
             else:
-                plain = fx.node.map_aggregate(value, size_of)
-                node.arguments[argument.name] = list(plain) if isinstance(plain, list | tuple) else plain
-                if not argument.has_default_value() or value != argument.default_value:
-                    given.add(argument.name)
+                node.arguments[name] = _plain(value)
+                if not parameter.has_default or value != parameter.default:
+                    given.append(name)
         node.given = frozenset(given)
         return node
 
@@ -175,6 +174,14 @@ def _picks(node: fx.Node) -> bool:
         return False
     source = node.all_input_nodes[0]
     return _is_region(source) or isinstance(source.meta.get("val"), tuple | list)
+
+
+def _plain(value: Any) -> Any:
+    """An argument that is no tensor, with sizes as `size_of` gives them."""
+    if value is None or type(value) in (bool, int, float):
+        return value
+    plain = fx.node.map_aggregate(value, size_of)
+    return list(plain) if isinstance(plain, list | tuple) else plain
 
 
 def _value(name: str, meta: Any) -> Value:

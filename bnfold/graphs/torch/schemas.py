@@ -1,0 +1,58 @@
+"""What an operator of a program takes and does, by its schema, which PyTorch takes long to tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument that an operator takes. `is_written` says that it writes to it."""
+
+    name: str
+    takes_tensors: bool
+    has_default: bool
+    default: Any
+    is_written: bool
+
+
+@dataclass(frozen=True)
+class Schema:
+    """An operator of this name ("relu_") in this space ("aten"); what it does beside computing its results."""
+
+    space: str
+    name: str
+    parameters: tuple[Parameter, ...]
+    writes: bool
+    is_random: bool
+
+
+@lru_cache(maxsize=1024)
+def schema_of(target: Any) -> Schema | None:
+    """The schema of what a node calls; None for what is no operator. `detach_` writes nothing, whatever it says."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return None
+    space, _, name = schema.name.partition("::")
+    return Schema(
+        space,
+        name,
+        tuple(_parameter(argument) for argument in schema.arguments),
+        bool(schema.is_mutable) and schema.name != "aten::detach_",
+        torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()),
+    )
+
+
+def _parameter(argument: Any) -> Parameter:
+    alias = argument.alias_info
+    return Parameter(
+        argument.name,
+        "Tensor" in str(argument.type),
+        argument.has_default_value(),
+        argument.default_value,
+        alias is not None and alias.is_write,
+    )
