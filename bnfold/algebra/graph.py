@@ -24,8 +24,8 @@ class Site:
 class Graph(Protocol):
     """What the planner asks of a graph. Nodes and values are the adapter's own hashable objects."""
 
-    def kind(self, node: Node) -> ops.Kind:
-        """The node as a kind of the algebra."""
+    def kind(self, node: Node, along: Sequence[int] = ()) -> ops.Kind:
+        """The node as a kind of the algebra; sizes that can be known are, at least along these axes of its output."""
 
     def name(self, node: Node) -> str:
         """The node's name, for people."""

@@ -195,7 +195,7 @@ class _Search:
             return Refusal("graph-input", "the value is an input of the graph", graph.value_name(value))
         node, port = made
         self.trace.nodes.add(node)
-        kind = graph.kind(node)
+        kind = graph.kind(node, a.axes)
         steps = backward(kind, node, port, a)
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)

@@ -25,7 +25,7 @@ class IndexedGraph:
     constants: Any
     gone: Collection[Node]
 
-    def kind(self, node: Node) -> ops.Kind:
+    def kind(self, node: Node, along: Sequence[int] = ()) -> ops.Kind:
         raise NotImplementedError
 
     def op(self, node: Node) -> str:

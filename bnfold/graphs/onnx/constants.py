@@ -267,10 +267,12 @@ class Constants:
     def _elements(self, node: Node, value: Value, feeds: list[NDArray[Any] | None]) -> float:
         """How many elements the result has; infinite where that is not known beforehand."""
         arrays = [array for array in feeds if array is not None]
-        if node.op in ("Tile", "Range", "Gather", "MatMul"):
+        if node.op in ("Tile", "Range", "MatMul"):
             sizes = self._shapes.shape(value)
             known = [size for size in sizes or () if isinstance(size, int)]
             return math.inf if sizes is None or len(known) < len(sizes) else math.prod(known)
+        if node.op == "Gather":
+            return _gathered(node, [array.shape for array in arrays])
         if node.op == "ConstantOfShape":
             return math.prod(int(size) for size in arrays[-1])
         shapes = [array.shape for array in arrays]
@@ -280,6 +282,16 @@ class Constants:
             return math.prod(np.broadcast_shapes(*shapes))
         except ValueError:  # it contradicts itself and has no result
             return 0
+
+
+def _gathered(node: Node, shapes: list[tuple[int, ...]]) -> int:
+    """How many elements a Gather makes of operands of these shapes; 0 where it contradicts itself."""
+    axis = next((item.i for item in node.proto.attribute if item.name == "axis"), 0)
+    if len(shapes) != 2 or not -len(shapes[0]) <= axis < len(shapes[0]):
+        return 0
+    data, indices = shapes
+    axis %= len(data)
+    return math.prod(data[:axis] + data[axis + 1 :]) * math.prod(indices)
 
 
 def _computed(node: Node, value: Value) -> Refusal:

@@ -10,6 +10,8 @@ not touched. Decisions:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 
@@ -39,6 +41,8 @@ class OnnxGraph(IndexedGraph):
         self.constants: Constants
         self.shapes, self.constants = settled(document, self.scopes, freeze_initializers)
         self.facts = Facts(self.shapes, self.constants)
+        self._inferred = Facts(self.shapes, self.constants, outlined=False)
+        self._exact: set[Node] = set()  # nodes of which outlines have not told enough
         self._revealed = Revealed()
         self._kinds: dict[Node, ops.Kind] = {}
         self._names: set[str] = set()
@@ -56,10 +60,14 @@ class OnnxGraph(IndexedGraph):
     def sites(self) -> list[Site]:
         return find_sites(self, self.scopes, self.facts, self.gone)
 
-    def kind(self, node: Node) -> ops.Kind:
-        if node not in self._kinds:
-            self._kinds[node] = translate(node, self.facts)
-        return self._kinds[node]
+    def kind(self, node: Node, along: Sequence[int] = ()) -> ops.Kind:
+        kind = self._kinds.get(node)
+        if kind is None:
+            kind = self._kinds[node] = translate(node, self._inferred if node in self._exact else self.facts)
+        if along and node not in self._exact and isinstance(kind, ops.Sum | ops.Gate) and _is_vague(kind, along):
+            self._exact.add(node)
+            kind = self._kinds[node] = translate(node, self._inferred)
+        return kind
 
     def name(self, node: Node) -> str:
         """The node's name; of one that a plan added, that of the node behind which it stands."""
@@ -118,6 +126,8 @@ class OnnxGraph(IndexedGraph):
         if told:
             settle_again(self.shapes, self.constants, self.scopes[0], told)
             self.facts.forget()
+            self._inferred.forget()
+            self._exact.clear()
             self._kinds.clear()
         return bool(told)
 
@@ -261,6 +271,16 @@ class OnnxGraph(IndexedGraph):
         names = {name for scope in scopes for name in scope.values}
         names |= {node.proto.name for scope in scopes for node in scope.nodes}
         return names | {info.name for info in self.document.model.graph.value_info}
+
+
+def _is_vague(kind: ops.Sum | ops.Gate, along: Sequence[int]) -> bool:
+    """Whether the size of an operand along one of these axes of the result is not known."""
+    return any(
+        shape[axis - len(kind.y_shape)] is None
+        for shape in kind.shapes
+        for axis in along
+        if axis >= len(kind.y_shape) - len(shape)
+    )
 
 
 def _made(array: Array, like: Known, base: str) -> Known:

@@ -5,7 +5,8 @@ Where a factor would enlarge what a linear operator makes, the site is listed an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Refusal
@@ -42,12 +43,34 @@ def _in_scope(graph: Graph, scope: Scope, facts: Facts, gone: Collection[Node]) 
         if node.op == BATCH_NORM and not node.domain:
             yield _batch_norm(node, graph.kind(node))
         elif node not in chained and links(node) and not facts.known(node.outputs[0]):
+            run = list(_run_from(graph, node, links))
+            if not any(_has_factors(link, facts) for link in run):  # most often so: no need to translate them
+                chained.update(run)
+                continue
             chain = chain_from(graph, node, links, lambda maker: maker.op == "MatMul")
             chained.update(chain)
             if any(scales(graph.kind(link)) for link in chain):
                 yield Site(chain_name([link.name for link in chain]), CHAIN, chain)
             elif node.op in _FACTORS and not chain:
                 yield from _refused(graph, node, facts)
+
+
+def _run_from(graph: Graph, node: Node, links: Callable[[Node], bool]) -> Iterator[Node]:
+    """The operators of which a chain that begins here may consist."""
+    yield node
+    while True:
+        value = node.outputs[0]
+        readers = graph.readers(value)
+        if graph.is_output(value) or len(readers) != 1 or not links(readers[0][0]):
+            return
+        node = readers[0][0]
+        yield node
+
+
+def _has_factors(node: Node, facts: Facts) -> bool:
+    """Whether a node multiplies by a constant of several elements, which makes a chain a site."""
+    constants = map(facts.floating, node.inputs) if node.op in _FACTORS else ()
+    return any(known is not None and math.prod(known.folded_shape) > 1 for known in constants)
 
 
 def _batch_norm(node: Node, kind: ops.Kind) -> Site:

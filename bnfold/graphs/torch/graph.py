@@ -103,7 +103,7 @@ class TorchGraph(IndexedGraph):
     def refused(self, site: Site, reason: str, detail: str) -> Site:
         return replace(site, refusal=site.refusal or Refusal(reason, detail, site.name))
 
-    def kind(self, node: Node) -> ops.Kind:
+    def kind(self, node: Node, along: Sequence[int] = ()) -> ops.Kind:
         if node not in self._kinds:
             self._kinds[node] = translate(node, self.facts)
         return self._kinds[node]

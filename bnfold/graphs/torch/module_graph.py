@@ -8,7 +8,7 @@ operator. A hook sees what goes into and comes out of its module, so these value
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,8 +63,8 @@ class ModuleGraph(TorchGraph):
         refusal = Refusal("training-mode", _TRAINING)
         return [replace(site, refusal=replace(refusal, blocker=site.name)) for site in self._sites]
 
-    def kind(self, node: Node) -> ops.Kind:
-        return self._fixed[node] if node in self._fixed else super().kind(node)
+    def kind(self, node: Node, along: Sequence[int] = ()) -> ops.Kind:
+        return self._fixed[node] if node in self._fixed else super().kind(node, along)
 
     def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
         added = super().rounding(node, position, affine)

@@ -36,7 +36,7 @@ def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     if isinstance(parameters, Opaque):
         return parameters
     shape = facts.outline(node.inputs[0])
-    if shape is None or shape[1:2] == (None,):
+    if shape is None:
         shape = facts.shape(node.inputs[0]) or facts.shape(node.outputs[0])
     return no_rank(node) if shape is None else kinds.batch_norm(parameters, eps, shape)
 
@@ -60,16 +60,15 @@ def _div(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
 def _binary(node: Node, facts: Facts, op: str) -> ops.Kind:
     """An affine map where one operand is a constant that fits into the other; else a sum or a gate."""
     constants = [facts.floating(value) for value in node.inputs]
-    if any(constants):
-        affine = _affine(op, constants, [facts.outline(value) for value in node.inputs])
-        if affine:
-            return affine
-    a, b = shapes = [facts.shape(value) for value in node.inputs]
-    if a is None or b is None:
-        return no_rank(node)
-    affine = _affine(op, constants, shapes)
+    a, b = shapes = [facts.outline(value) for value in node.inputs]
+    affine = _affine(op, constants, shapes) if any(constants) else None
+    if not affine and (a is None or b is None or any(constants)):
+        a, b = shapes = [facts.shape(value) for value in node.inputs]
+        affine = _affine(op, constants, shapes)
     if affine:
         return affine
+    if a is None or b is None:
+        return no_rank(node)
     y_shape = kinds.broadcast(a, b)
     if op in ("Add", "Sub"):
         return Sum((1.0, -1.0 if op == "Sub" else 1.0), (a, b), y_shape)

@@ -228,16 +228,25 @@ def _times(size: Size, factor: int) -> Size:
 
 
 def _concat(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
-    shapes = [facts.shape(value) for value in node.inputs]
+    axis = attributes.get("axis")
+    return (
+        _joined(axis, [facts.outline(value) for value in node.inputs])
+        or _joined(axis, [facts.shape(value) for value in node.inputs], exact=True)
+        or no_rank(node)
+    )
+
+
+def _joined(axis: int, shapes: list[Shape | None], *, exact: bool = False) -> Concat | None:
+    """A Concat of values of these shapes; None where no rank is known or, if not `exact`, not every size."""
     rank = next((len(shape) for shape in shapes if shape is not None), None)
     if rank is None:
-        return no_rank(node)
-    axis = attributes.get("axis") % rank
+        return None
+    axis %= rank
     sizes: list[int | None] = []
     for shape in shapes:
         size = shape[axis] if shape is not None else None
         sizes.append(size if isinstance(size, int) else None)
-    return Concat(axis, tuple(sizes))
+    return Concat(axis, tuple(sizes)) if exact or None not in sizes else None
 
 
 def _map(*steps: Step) -> IndexMap:

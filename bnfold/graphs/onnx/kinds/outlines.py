@@ -1,0 +1,185 @@
+"""Shapes as far as the operators above a value tell them: ranks and numbers of channels, most of all.
+
+They answer what most translations ask, without inference over the whole model, and they go on where inference knows
+nothing, as in the body of a loop. A size that no operator tells is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import reduce
+
+import onnx
+
+from bnfold.algebra.axes import Shape
+from bnfold.graphs import kinds
+from bnfold.graphs.onnx.constants import Constants
+from bnfold.graphs.onnx.index import Node, Value
+
+_KEEPING = {
+    *("Abs", "BatchNormalization", "Cast", "Clip", "Dropout", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu"),
+    *("Sigmoid", "Tanh"),
+}
+_BROADCASTING = {"Add", "Div", "Mul", "Sub"}
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
+_POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"}
+
+
+class Outlines:
+    """The outlines of a graph's values; `inferred` is asked first, and gives None where it does not know."""
+
+    def __init__(self, constants: Constants, inferred: Callable[[Value], Shape | None]) -> None:
+        self._constants = constants
+        self._inferred = inferred
+        self._found: dict[Value, Shape | None] = {}
+
+    def shape(self, value: Value) -> Shape | None:
+        """The sizes of a value; None where its rank is not known."""
+        found = self._found
+        waiting = [value]
+        entered: set[Value] = set()
+        while waiting:
+            at = waiting[-1]
+            if at in found:
+                waiting.pop()
+                continue
+            sources = self._sources(at)
+            if at not in entered:
+                entered.add(at)
+                shape = self._at_once(at)
+                if shape is not None:
+                    found[at] = shape
+                    continue
+                missing = [source for source in sources if source not in found]
+                if missing:
+                    waiting.extend(missing)
+                    continue
+            found[at] = self._made(at, [found.get(source) for source in sources])
+        return found[value]
+
+    def forget(self) -> None:
+        """Derive everything anew."""
+        self._found.clear()
+
+    def _at_once(self, value: Value) -> Shape | None:
+        known = self._constants.known(value)
+        return known.folded_shape if known is not None else self._inferred(value)
+
+    def _sources(self, value: Value) -> tuple[Value, ...]:
+        """The values whose shapes decide on that of this one."""
+        node = value.producer
+        if node is None or node.domain or (value.port and node.op != "If"):
+            return ()
+        if node.op == "If":
+            return tuple(_results(node, value.port))
+        if node.op in _BROADCASTING or node.op == "Concat":
+            sources = tuple(source for source in node.inputs if source is not None)
+            return sources if len(sources) == len(node.inputs) else ()
+        if node.op in _KEEPING or node.op in _POOLS or node.op in ("Flatten", "MatMul"):
+            return tuple(source for source in node.inputs[:1] if source is not None)
+        return ()
+
+    def _made(self, value: Value, shapes: list[Shape | None]) -> Shape | None:
+        """What an operator tells of its result, from the shapes of what it reads."""
+        node = value.producer
+        if node is None:
+            return None
+        if node.op in _WEIGHTED or node.op == "MatMul":
+            return self._from_weight(node, shapes)
+        if node.op == "Reshape":
+            return self._from_target(node)
+        if node.op == "Flatten" and not node.domain:
+            return _flat(node, shapes)
+        told = [shape for shape in shapes if shape is not None]
+        if not told or len(told) < len(shapes):
+            return None
+        if node.op == "If":
+            return _agreed(told)
+        if node.op == "Concat":
+            return _joined(node, told)
+        if node.op in _POOLS:
+            return (*told[0][:2], *(None for _ in told[0][2:]))
+        return reduce(kinds.broadcast, told)
+
+    def _from_weight(self, node: Node, shapes: list[Shape | None]) -> Shape | None:
+        """The rank and the channels that an operator's weight gives its result."""
+        weight = self._constants.known(node.inputs[1]) if len(node.inputs) > 1 and not node.domain else None
+        if weight is None or len(weight.shape) < 2:
+            return None
+        first, second = weight.shape[:2]
+        if node.op == "MatMul":
+            x = shapes[0] if shapes else None
+            return (*x[:-1], second) if x and len(x) > 1 and len(weight.shape) == 2 else None
+        if node.op == "Conv":
+            channels = first
+        elif node.op == "ConvTranspose":
+            channels = second * _integer(node, "group", 1)
+        else:
+            channels = first if _integer(node, "transB", 0) else second
+        return (None, channels, *(None for _ in weight.shape[2:]))
+
+    def _from_target(self, node: Node) -> Shape | None:
+        """The sizes that a Reshape names; 0 and -1 stand for sizes that it does not."""
+        value = node.inputs[1] if len(node.inputs) > 1 and not node.domain else None
+        if value is None or not _is_written(value):
+            return None
+        target = self._constants.known(value)
+        if target is None or len(target.shape) != 1 or target.is_floating:
+            return None
+        return tuple(int(size) if size > 0 else None for size in target.read())
+
+
+def _is_written(value: Value) -> bool:
+    """Whether a value is a constant, or a row of constants, for whose elements no shape has to be inferred."""
+    node = value.producer
+    if node is None or node.op == "Constant":
+        return True
+    return node.op == "Concat" and all(
+        item is not None and (item.producer is None or item.producer.op == "Constant") for item in node.inputs
+    )
+
+
+def _results(node: Node, port: int) -> Iterator[Value]:
+    """What the branches of an If hand out there."""
+    for body in node.scope.bodies:
+        if body.owner is node and isinstance(body.graph, onnx.GraphProto):
+            value = body.resolve(body.graph.output[port].name)
+            if value is not None:
+                yield value
+
+
+def _agreed(shapes: list[Shape]) -> Shape | None:
+    """The sizes on which shapes of one rank agree."""
+    if len({len(shape) for shape in shapes}) != 1:
+        return None
+    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+
+
+def _joined(node: Node, shapes: list[Shape]) -> Shape | None:
+    """The shape of a Concat."""
+    agreed = _agreed(shapes)
+    axis = _integer(node, "axis", 1)
+    if agreed is None or not -len(agreed) <= axis < len(agreed):
+        return None
+    axis %= len(agreed)
+    parts = [shape[axis] for shape in shapes]
+    whole = sum(part for part in parts if isinstance(part, int))
+    size = whole if all(isinstance(part, int) for part in parts) else None
+    # One operand that knows a size knows it for all of them.
+    others = [
+        next((shape[at] for shape in shapes if isinstance(shape[at], int)), agreed[at]) for at in range(len(agreed))
+    ]
+    return tuple(size if at == axis else others[at] for at in range(len(agreed)))
+
+
+def _flat(node: Node, shapes: list[Shape | None]) -> Shape:
+    """The shape of a Flatten: the axes in front of one and those from it on become one each."""
+    axis, shape = _integer(node, "axis", 1), shapes[0] if shapes else None
+    if shape is None:
+        return (None, None)
+    halves = (shape[:axis], shape[axis:])
+    return tuple(half[0] if len(half) == 1 else None for half in halves)
+
+
+def _integer(node: Node, name: str, default: int) -> int:
+    return next((item.i for item in node.proto.attribute if item.name == name), default)
