@@ -142,10 +142,9 @@ def compact(parameter: Array) -> Array:
     """The same parameter with size 1 along every axis on which all its values are equal."""
     if parameter.size <= 1:
         return parameter
-    axes = varying(parameter)
-    if len(axes) == 1 and parameter.item(0) != parameter.item(-1):  # most often two elements tell
+    if parameter.size in parameter.shape and parameter.item(0) != parameter.item(-1):  # most often two elements tell
         return parameter
-    for axis in axes:
+    for axis in varying(parameter):
         first = parameter.take([0], axis) if parameter.shape[axis] else parameter
         if parameter.shape[axis] and bool((parameter == first).all()):
             parameter = first

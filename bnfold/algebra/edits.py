@@ -1,10 +1,13 @@
-"""What a plan consists of: four kinds of edit, as values. An adapter carries them out; the rules only name them."""
+"""What a plan consists of: four kinds of edit, as values. An adapter carries them out; the rules only name them.
+
+Edits and steps are named tuples, as a search makes many and a tuple is made in a fraction of the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.results import Direction
@@ -15,8 +18,7 @@ Value = Any
 MOST_ADDED_BYTES = 64 * 2**20  # by one plan; beyond it a fold costs more than it brings
 
 
-@dataclass(frozen=True, eq=False)
-class Rewrite:
+class Rewrite(NamedTuple):
     """The constant at this input of the node becomes `affine(constant)`; other readers keep the old one."""
 
     node: Node
@@ -24,8 +26,7 @@ class Rewrite:
     affine: Affine
 
 
-@dataclass(frozen=True, eq=False)
-class Supply:
+class Supply(NamedTuple):
     """The optional input at this position, left out so far, becomes this constant, in the type of `like`."""
 
     node: Node
@@ -34,8 +35,7 @@ class Supply:
     like: int
 
 
-@dataclass(frozen=True, eq=False)
-class Append:
+class Append(NamedTuple):
     """Behind the node's only output goes an Add of this constant, in the type of the node's input `like`."""
 
     node: Node
@@ -43,8 +43,7 @@ class Append:
     like: int
 
 
-@dataclass(frozen=True, eq=False)
-class Drop:
+class Drop(NamedTuple):
     """The node goes; its input at `data` and its output become one value, which keeps the name of either."""
 
     node: Node
@@ -69,8 +68,7 @@ class Demands:
         return ((at, self.make(at)) for at in range(self.count))
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
+class Step(NamedTuple):
     """What one rule asks for: demands on the node's inputs, edits to the node, and what its outputs then carry.
 
     Backward rules leave `outs` empty. A forward rule gives one affine per output: what is still to be applied to it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.axes import Shape, Step
@@ -17,8 +17,7 @@ Axes = tuple[str, ...]
 Law = Literal["mean", "linear", "maximum"]
 
 
-@dataclass(frozen=True)
-class Bias:
+class Bias(NamedTuple):
     """The additive operand of a linear operator.
 
     `axis` is the axis of y that a bias vector runs along; None means that the bias broadcasts against y.
@@ -31,8 +30,7 @@ class Bias:
     gain: float = 1.0
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(NamedTuple):
     """`y = gain * sum(x * w) + bias`: a contraction with a weight, in Einstein notation.
 
     `x`, `w` and `y` say for every axis which indices it runs over, one letter each, outermost first; an axis may run
@@ -75,8 +73,7 @@ class Recurrent:
     rows: int
 
 
-@dataclass(frozen=True)
-class Absorber:
+class Absorber(NamedTuple):
     """How an affine operator takes `a` into its own constants: per constant, which one it is and the axis it runs
     along.
 

@@ -16,7 +16,8 @@ that of the first alternative, which is the one that would have removed the most
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
@@ -40,8 +41,7 @@ class Trace:
     passed_over: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
+class _Found(NamedTuple):
     """A part of a plan: edits, who absorbs, what is crossed, which values change."""
 
     edits: tuple[Edit, ...] = ()
@@ -50,7 +50,7 @@ class _Found:
     added_bytes: int = 0
     changed: tuple[Value, ...] = ()
 
-    def __add__(self, other: _Found) -> _Found:
+    def plus(self, other: _Found) -> _Found:
         return _Found(
             self.edits + other.edits,
             self.into + other.into,
@@ -72,7 +72,7 @@ def plan_backward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     if not found.into:
         first = graph.kind(site.nodes[0])
         made = graph.producer(graph.inputs(site.nodes[0])[first.data if isinstance(first, ops.ConstAffine) else 0])
-        found += _Found(into=(made[0],) if made else ())
+        found = found._replace(into=(made[0],) if made else ())
     return _plan(graph, found, "backward")
 
 
@@ -95,7 +95,7 @@ def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     if isinstance(down, Refusal):
         return down
     kept = tuple(edit for edit in down.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
-    return _plan(graph, up + replace(down, edits=kept), "split")
+    return _plan(graph, up.plus(down._replace(edits=kept)), "split")
 
 
 def plan_merge(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
@@ -161,7 +161,7 @@ class _Search:
         found = self._pull(self.graph.inputs(first)[position], affine, first, position, 0)
         if isinstance(found, Refusal):
             return found
-        return _Found(tuple(Drop(node, self._data(node), "output") for node in site.nodes)) + found
+        return found._replace(edits=(*(Drop(node, self._data(node), "output") for node in site.nodes), *found.edits))
 
     def push_site(self, site: Site, affine: Affine) -> _Found | Refusal:
         self.trace.nodes.update(site.nodes)
@@ -172,7 +172,7 @@ class _Search:
         found = self._push(self.graph.outputs(site.nodes[-1])[0], affine, site.nodes[-1], 0)
         if isinstance(found, Refusal):
             return found
-        return _Found(tuple(Drop(node, self._data(node), "input") for node in site.nodes)) + found
+        return found._replace(edits=(*(Drop(node, self._data(node), "input") for node in site.nodes), *found.edits))
 
     def _pull(self, value: Value | None, a: Affine, reader: Node, position: int, depth: int) -> _Found | Refusal:
         """Make `value`, as `reader` sees it, hold `a(value)`."""
@@ -201,7 +201,7 @@ class _Search:
             return self._blamed(steps, node)
         steps = self._allowed(kind, steps)
         found = _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
-        return found if isinstance(found, Refusal) else found + _Found(changed=(value,))
+        return found if isinstance(found, Refusal) else found._replace(changed=(*found.changed, value))
 
     def _take(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
         """Meet all demands of one backward step."""
@@ -213,7 +213,7 @@ class _Search:
             found = self._pull(self.graph.inputs(node)[position], demand, node, position, depth + 1)
             if isinstance(found, Refusal):
                 return self._blamed(step.otherwise, node) if step.otherwise else found
-            total += found
+            total = total.plus(found)
         return total
 
     def _push(self, value: Value | None, a: Affine, maker: Node, depth: int) -> _Found | Refusal:
@@ -234,7 +234,7 @@ class _Search:
             found = self._pass(node, position, a, depth)
             if isinstance(found, Refusal):
                 return found
-            total += found
+            total = total.plus(found)
         return total
 
     def _pass(self, node: Node, position: int, a: Affine, depth: int) -> _Found | Refusal:
@@ -263,12 +263,12 @@ class _Search:
             found = self._pull(graph.inputs(node)[at], demand, node, at, depth + 1)
             if isinstance(found, Refusal):
                 return found
-            total += replace(found, through=())
+            total = total.plus(found._replace(through=()))
         for value, out in zip(graph.outputs(node), step.outs, strict=False):
             found = self._push(value, out, node, depth + 1)
             if isinstance(found, Refusal):
                 return found
-            total += found
+            total = total.plus(found)
         return total
 
     def _allowed(self, kind: ops.Kind, steps: Sequence[Step]) -> Sequence[Step]:

@@ -26,10 +26,9 @@ def unfit(
     which decides almost always. Where it does not, `exact` is the folded constant in float64, and `is_finite` says
     whether it is so once rounded.
     """
+    if extent() * largest(affine.scale) + largest(affine.shift) < limit / 2:
+        return None
     with np.errstate(over="ignore", invalid="ignore"):
-        bound = extent() * largest(affine.scale) + largest(affine.shift)
-        if bound < limit / 2:
-            return None
         folded = exact()
     if not np.isfinite(folded).all():
         return Refusal("non-finite", f"folding into '{name}' gives values that are not finite numbers")
@@ -42,4 +41,4 @@ def largest(array: NDArray[Any]) -> float:
     """The largest magnitude; NaN where there is one."""
     if array.size == 1:
         return abs(float(array.item()))
-    return max(abs(float(array.max())), abs(float(array.min())))
+    return max(abs(float(np.maximum.reduce(array, None))), abs(float(np.minimum.reduce(array, None))))

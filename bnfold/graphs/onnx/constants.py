@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ _GROWING = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Equal", "Greater", "Less", "Where", "And", "Or"),
     *("Expand", "ConstantOfShape", "Tile", "Gather", "Range", "MatMul"),
 }
+_COMPUTED = {"Constant"} | _PLAIN | _GROWING
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +50,7 @@ class Known:
     """A constant: its element type, shape, a way to read it, and the affine that folds have put on it since.
 
     `array` has the constant's own element type; `float64` and `rounded` are `affine(array)`, the latter rounded once.
+    `plain` is the constant as it was before the first fold.
     """
 
     elem_type: int
@@ -56,7 +58,9 @@ class Known:
     read: Callable[[], NDArray[Any]]
     affine: Affine | None = None
     base_name: str = ""
-    _extent: list[float] = field(default_factory=list)
+    plain: Known | None = None
+    _extent: float | None = None
+    _folded_shape: tuple[int, ...] | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -70,10 +74,11 @@ class Known:
     def folded_shape(self) -> tuple[int, ...]:
         if self.affine is None:
             return self.shape
-        shapes = {self.affine.scale.shape, self.affine.shift.shape}
-        if all(len(shape) == len(self.shape) and _spans(self.shape, shape) for shape in shapes):
-            return self.shape
-        return np.broadcast_shapes(self.shape, *shapes)
+        if self._folded_shape is None:
+            scale, shift = self.affine.scale.shape, self.affine.shift.shape
+            kept = _spans(self.shape, scale) and _spans(self.shape, shift)
+            self._folded_shape = self.shape if kept else np.broadcast_shapes(self.shape, scale, shift)
+        return self._folded_shape
 
     @property
     def nbytes(self) -> int:
@@ -100,14 +105,20 @@ class Known:
     def then(self, affine: Affine) -> Known:
         """This constant after one more affine, which is composed with earlier ones and not rounded in between."""
         whole = affine if self.affine is None else affine.after(self.affine.aligned(affine.rank))
-        return Known(self.elem_type, self.shape, self.read, whole, self.base_name, self._extent)
+        return Known(self.elem_type, self.shape, self.read, whole, self.base_name, self.plain or self)
 
     def refusal(self) -> Refusal | None:
         """Why the folded constant is not a finite number in its own type, where it is not."""
         if self.affine is None:
             return None
-        limit = float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else float(_BFLOAT16_MAX)
-        return unfit(self.base_name, self.dtype, limit, self.affine, lambda: self.extent, self.float64, self._is_finite)
+        return unfit(
+            self.base_name, self.dtype, self.limit, self.affine, lambda: self.extent, self.float64, self._is_finite
+        )
+
+    @property
+    def limit(self) -> float:
+        """The largest number of its type."""
+        return float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else _BFLOAT16_MAX
 
     def _is_finite(self) -> bool:
         return bool(np.isfinite(self.rounded().astype(np.float64)).all())
@@ -115,14 +126,18 @@ class Known:
     @property
     def extent(self) -> float:
         """The largest magnitude in the original constant; NaN where it holds one."""
-        if not self._extent:
+        if self.plain is not None:
+            return self.plain.extent
+        if self._extent is None:
             array = self.read()
-            self._extent.append(largest(array) if array.size else 0.0)
-        return self._extent[0]
+            self._extent = largest(array) if array.size else 0.0
+        return self._extent
 
 
 def _spans(shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
-    """Whether a parameter of the same rank is broadcast to this shape and does not enlarge it."""
+    """Whether a parameter is of the same rank, and broadcast to this shape without enlarging it."""
+    if len(shape) != len(parameter):
+        return False
     return all(size in (1, extent) for size, extent in zip(parameter, shape, strict=True))
 
 
@@ -131,7 +146,7 @@ _BFLOAT16_MAX = 3.3895313892515355e38
 
 def may_be_known(node: Node) -> bool:
     """Whether a node computes a constant where all that it reads is constant."""
-    return not node.domain and (node.op == "Constant" or node.op in _PLAIN or node.op in _GROWING)
+    return node.op in _COMPUTED and not node.domain
 
 
 class Constants:
@@ -152,7 +167,11 @@ class Constants:
     def known(self, value: Value | None) -> Known | None:
         if value is None:
             return None
-        found = self._cache.get(value) or self.get(value)
+        found = self._cache.get(value)
+        if found is None:
+            if value.tensor is None and (value.producer is None or not may_be_known(value.producer)):
+                return None  # as most values; nobody asks why
+            found = self.get(value)
         return found if isinstance(found, Known) else None
 
     def reconsider(self) -> None:
@@ -186,18 +205,16 @@ class Constants:
         return _computed(node, value)
 
     def _of_tensor(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
-        payload = self._document.payloads.get(tensor.name) if value.scope.parent is None else None
-        shape = tuple(tensor.dims)
+        payload = self._document.payloads.get(value.name) if value.scope.parent is None else None
         if payload is None:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 return Refusal("computed-weight", f"'{value.name}' lies outside the file in a subgraph")
             return self._of_message(tensor, value)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        elem_type, shape = tensor.data_type, tuple(tensor.dims)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
         if payload.nbytes != math.prod(shape) * dtype.itemsize:
             return Refusal("unsupported", f"'{value.name}' is stored in a packed form")
-        return Known(
-            tensor.data_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), base_name=value.name
-        )
+        return Known(elem_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), None, value.name)
 
     def _of_constant(self, node: Node, value: Value) -> Known | Refusal:
         attribute = node.proto.attribute[0] if len(node.proto.attribute) == 1 else None
@@ -213,11 +230,13 @@ class Constants:
 
     def _of_message(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
         """A tensor that has its data with it."""
-        try:
-            array = onnx.numpy_helper.to_array(tensor)
+        elem_type, shape = tensor.data_type, tuple(tensor.dims)
+        raw = tensor.raw_data if elem_type == onnx.TensorProto.FLOAT else b""
+        try:  # most constants are raw float32, for which onnx takes twice as long
+            array = np.frombuffer(raw, "<f4").reshape(shape) if raw else onnx.numpy_helper.to_array(tensor)
         except (TypeError, ValueError):
             return Refusal("unsupported", f"the data of '{value.name}' do not fit its shape; the model is not valid")
-        return Known(tensor.data_type, tuple(tensor.dims), lambda: array, base_name=value.name)
+        return Known(elem_type, shape, lambda: array, None, value.name)
 
     def _of_array(self, array: NDArray[Any], value: Value) -> Known:
         elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)

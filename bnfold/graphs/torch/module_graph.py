@@ -176,7 +176,7 @@ class ModuleGraph(TorchGraph):
         self.index.nodes[self.index.nodes.index(product)] = whole
         self.index.nodes.remove(node)
         self.index.names[whole] = self.name(product)
-        self._fixed[whole] = replace(linear, bias=ops.Bias(at, present=True, axis=None, gain=to.sign))
+        self._fixed[whole] = linear._replace(bias=ops.Bias(at, present=True, axis=None, gain=to.sign))
         return True
 
     def _written_out(self, node: Node, kind: ops.ConstAffine) -> ops.Kind:
