@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from graph_builder import BFLOAT, DOUBLE, HALF, Builder, Options, RejectedError, Shared
 from onnx import helper
+from random_extras import add_extras
 from random_motifs import MOTIFS, source
 
 Array = np.ndarray[Any, Any]
@@ -112,13 +113,15 @@ def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int | None, 
     functions = b.shared.functions
     opsets += [helper.make_opsetid(domain, 1) for domain in {function.domain for function in functions}]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=b.options.ir_version, functions=functions)
+    extras = add_extras(model, b, np.random.default_rng([seed, b.options.elem_type, 1]))
     if b.chance(0.2):
         model = onnx.shape_inference.infer_shapes(model)
     onnx.checker.check_model(model)
     feeds = [{var.name: var.worlds[world] for var in b.inputs} for world in (0, 1)]
     overridden = b.listed if b.options.overriding else []
     feeds[1].update({name: b.values[name][1] for name in overridden})
-    expected = [{var.name: var.worlds[world] for var in outputs} for world in (0, 1)]
+    made_there = {**{var.name: var.worlds for var in outputs}, **extras}
+    expected = [{name: worlds[world] for name, worlds in made_there.items()} for world in (0, 1)]
     return RandomModel(seed, model, tuple(feeds), tuple(expected), b.options.elem_type, bool(overridden))
 
 

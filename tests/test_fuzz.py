@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 from fuzzing import RTOL, Verdict, check, differences, judge, passes_full_check
 from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF
+from random_extras import FOREIGN
 from random_graphs import RandomModel, random_model, reordered
 
 import bnfold
@@ -54,15 +55,19 @@ def test_a_second_fold_finds_nothing_that_the_first_left(seed: int, elem_type: i
 
 
 def test_random_models_are_of_all_sorts() -> None:
-    """Folds in every direction, bodies, symbolic batches, many operators, opsets and IR versions."""
+    """Folds in every direction, bodies, symbolic batches, many operators, opsets, IR versions, what exporters add."""
     ops, directions, opsets, versions = Counter[str](), Counter[str | None](), set[int](), set[int]()
-    symbolic = 0
+    symbolic = foreign = constants = shapes = 0
     for seed in range(2000, 2150):
         case = random_model(seed, DOUBLE)
         ops.update(node.op_type for node in all_nodes(case.model))
         directions.update(site.direction for site in bnfold.fold(case.model).sites)
         opsets.add(case.model.opset_import[0].version)
         versions.add(case.model.ir_version)
+        graph = case.model.graph
+        foreign += any(node.domain == FOREIGN for node in graph.node)
+        constants += bool({tensor.name for tensor in graph.initializer} & {info.name for info in graph.output})
+        shapes += any(info.type.tensor_type.elem_type == onnx.TensorProto.INT64 for info in graph.output)
         symbolic += any(dim.dim_param for item in case.model.graph.input for dim in item.type.tensor_type.shape.dim)
     assert {"backward", "forward", "merged", "shortened"} <= set(directions)
     assert {"If", "Loop", "Scan", "Concat", "Split", "Resize", "LSTM", "ConvTranspose", "Gemm", "Einsum"} <= set(ops)
@@ -70,6 +75,7 @@ def test_random_models_are_of_all_sorts() -> None:
     assert len(opsets) > 15
     assert {3, onnx.IR_VERSION} <= versions
     assert 50 < symbolic < 150
+    assert min(foreign, constants, shapes) > 5
 
 
 # The comparison itself.

@@ -44,6 +44,16 @@ def test_networks(row: tuple[nn.Module, Tensor, list[str]]) -> None:
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
+def test_a_second_fold_changes_nothing(row: tuple[nn.Module, Tensor, list[str]]) -> None:
+    module, x, _ = row
+    once = fold_module(module, x, ALL)
+    twice = fold_module(once.model, x, ALL)
+    assert not any(site.folded for site in twice.sites)
+    before, after = once.model.state_dict(), twice.model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_float32(row: tuple[nn.Module, Tensor, list[str]]) -> None:
     module, x, expected = row
     single = copy.deepcopy(module).float()

@@ -6,8 +6,9 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import onnx
 import pytest
 
 pytest.importorskip("torch", reason="needs the extra 'torch'")
@@ -158,32 +159,48 @@ class Everything(nn.Module):
         return [module(given[case.reads]) for case, module in zip(CASES, self.cases, strict=True)]
 
 
-class Worlds(NamedTuple):
-    """The verdicts on all cases, in order, in each world."""
-
-    onnx: list[str]
-    program: list[str]
-    module: list[str]
+INPUTS = tuple(torch.zeros(shape) for shape in SHAPES.values())
+WORLDS: dict[str, Callable[[Any], Any]] = {
+    "onnx": bnfold.fold,
+    "program": lambda program: fold_exported(program, FoldOptions()),
+    "module": lambda module: fold_module(module, INPUTS, FoldOptions()),
+}
 
 
 @pytest.fixture(scope="module")
-def worlds() -> Worlds:
+def folded() -> dict[str, Any]:
+    """What becomes of all cases in each world."""
     module = Everything().eval()
-    inputs = tuple(torch.randn(shape) for shape in SHAPES.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exported = torch.onnx.export(module, inputs, dynamo=True, optimize=False, verbose=False)
-    return Worlds(
-        verdicts(bnfold.fold(exported.model_proto).sites),
-        verdicts(fold_exported(torch.export.export(module, inputs), FoldOptions()).sites),
-        verdicts(fold_module(module, inputs, FoldOptions()).sites),
-    )
+        exported = torch.onnx.export(module, INPUTS, dynamo=True, optimize=False, verbose=False)
+    given = {"onnx": exported.model_proto, "program": torch.export.export(module, INPUTS), "module": module}
+    return {world: fold(given[world]) for world, fold in WORLDS.items()}
 
 
 @pytest.mark.parametrize("at", range(len(CASES)), ids=[case.id for case in CASES])
-def test_verdicts(at: int, worlds: Worlds) -> None:
+def test_verdicts(at: int, folded: dict[str, Any]) -> None:
     case = CASES[at]
     mine = slice(start := sum(len(other.verdicts) for other in CASES[:at]), start + len(case.verdicts))
-    assert worlds.onnx[mine] == list(case.verdicts)
-    assert worlds.program[mine] == list(case.verdicts)
-    assert worlds.module[mine] == list(case.module or case.verdicts)
+    found = {world: verdicts(result.sites)[mine] for world, result in folded.items()}
+    assert found["onnx"] == list(case.verdicts)
+    assert found["program"] == list(case.verdicts)
+    assert found["module"] == list(case.module or case.verdicts)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_second_fold_changes_nothing(world: str, folded: dict[str, Any]) -> None:
+    once = folded[world]
+    twice = WORLDS[world](once.model)
+    assert [site.name for site in twice.sites if site.folded] == []
+    assert spelled(twice.model) == spelled(once.model)
+
+
+def spelled(model: Any) -> str | bytes:
+    """A model as text, or as bytes: its operators and what they read, and the elements of its weights."""
+    if isinstance(model, onnx.ModelProto):
+        return model.SerializeToString(deterministic=True)
+    program = isinstance(model, torch.export.ExportedProgram)
+    weights = model.state_dict if program else model.state_dict()
+    held = {name: tensor.tolist() for name, tensor in weights.items()}
+    return f"{model.graph_module.code if program else model} {held}"
