@@ -38,8 +38,8 @@ class RandomModel:
     overrides: bool = False
 
 
-def random_model(seed: int, elem_type: int = DOUBLE, newest_opset: int = NEWEST) -> RandomModel:
-    """The model of a seed."""
+def random_model(seed: int, elem_type: int = DOUBLE, newest_opset: int = NEWEST, *, extras: bool = True) -> RandomModel:
+    """The model of a seed, with or without what exporters leave beside the operators."""
     rng = np.random.default_rng([seed, elem_type])
     oldest = {HALF: 9, BFLOAT: 13}.get(elem_type, 7 if rng.random() < 0.1 else 9)
     opset = int(rng.integers(oldest, newest_opset + 1))
@@ -57,7 +57,7 @@ def random_model(seed: int, elem_type: int = DOUBLE, newest_opset: int = NEWEST)
     symbols = _inputs(b)
     for _ in range(b.integer(2, 7)):
         _grow(b)
-    return _finished(seed, b, symbols)
+    return _finished(seed, b, symbols, extras)
 
 
 def _inputs(b: Builder) -> dict[str, tuple[str | int | None, ...]]:
@@ -96,7 +96,9 @@ def _grow(b: Builder) -> None:
         return
 
 
-def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int | None, ...]]) -> RandomModel:
+def _finished(
+    seed: int, b: Builder, symbols: dict[str, tuple[str | int | None, ...]], with_extras: bool
+) -> RandomModel:
     """Choose the outputs, and put everything into a model."""
     made = [var for var in b.vars if var not in b.inputs and any(var.name in node.output for node in b.nodes)]
     outputs = [var for var in made if (not var.reads and b.chance(0.95)) or (var.reads and b.chance(0.05))]
@@ -113,7 +115,7 @@ def _finished(seed: int, b: Builder, symbols: dict[str, tuple[str | int | None, 
     functions = b.shared.functions
     opsets += [helper.make_opsetid(domain, 1) for domain in {function.domain for function in functions}]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=b.options.ir_version, functions=functions)
-    extras = add_extras(model, b, np.random.default_rng([seed, b.options.elem_type, 1]))
+    extras = add_extras(model, b, np.random.default_rng([seed, b.options.elem_type, 1])) if with_extras else {}
     if b.chance(0.2):
         model = onnx.shape_inference.infer_shapes(model)
     onnx.checker.check_model(model)
