@@ -159,7 +159,10 @@ def _is_all(parameter: Array, number: float) -> bool:
 
 
 def _is_finite(parameter: Array) -> bool:
-    return math.isfinite(parameter.item()) if parameter.size == 1 else bool(np.isfinite(parameter).all())
+    if parameter.size == 1:
+        return math.isfinite(parameter.item())
+    flat = parameter.reshape(-1)
+    return math.isfinite(flat.dot(flat)) or bool(np.isfinite(parameter).all())  # a finite sum of squares tells, fast
 
 
 def as_vector(a: Affine, axis: int | None) -> Affine:

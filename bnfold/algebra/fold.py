@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import numpy as np
+
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply, Value
 from bnfold.algebra.graph import EditableGraph, Graph, Site
@@ -52,7 +54,8 @@ def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool], *, dra
     Sites that are seen to be such only with sizes that folds tell come last. `drawn` asks for the `operators` of the
     outcomes.
     """
-    return _Folding(graph, chosen, drawn).run()
+    with np.errstate(all="ignore"):  # what is not finite is refused by name
+        return _Folding(graph, chosen, drawn).run()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +23,11 @@ def unfit(
 ) -> Refusal | None:
     """Why `affine` of the constant of this name is not a finite number in its type, where it is not.
 
-    `kind` is, or names, the type, `limit` is its largest number and `extent` the largest magnitude in the constant,
-    which decides almost always. Where it does not, `exact` is the folded constant in float64, and `is_finite` says
-    whether it is so once rounded.
+    `kind` is, or names, the type and `limit` its largest number. `extent` is a number that no magnitude in the constant
+    exceeds, but for rounding; it decides almost always. Where it does not, `exact` is the folded constant in float64,
+    and `is_finite` says whether it is so once rounded.
     """
-    if extent() * largest(affine.scale) + largest(affine.shift) < limit / 2:
+    if extent() * norm(affine.scale) + norm(affine.shift) < limit / 2:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         folded = exact()
@@ -37,8 +38,14 @@ def unfit(
     return None
 
 
-def largest(array: NDArray[Any]) -> float:
-    """The largest magnitude; NaN where there is one."""
+def norm(array: NDArray[Any]) -> float:
+    """The Euclidean norm, which no element exceeds in magnitude; NaN or infinity where it is none, or too large.
+
+    It is read off faster than the largest magnitude itself.
+    """
     if array.size == 1:
         return abs(float(array.item()))
-    return max(abs(float(np.maximum.reduce(array, None))), abs(float(np.minimum.reduce(array, None))))
+    flat = array.reshape(-1)
+    if flat.dtype not in (np.float32, np.float64):  # the sum of squares does not fit into smaller types
+        flat = flat.astype(np.float32)
+    return math.sqrt(flat.dot(flat))

@@ -21,7 +21,7 @@ from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.evaluation import evaluate
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.shapes import Shapes
-from bnfold.graphs.rounding import largest, unfit
+from bnfold.graphs.rounding import norm, unfit
 
 MOST_ELEMENTS = 2**24
 
@@ -125,12 +125,11 @@ class Known:
 
     @property
     def extent(self) -> float:
-        """The largest magnitude in the original constant; NaN where it holds one."""
+        """A number that no magnitude in the original constant exceeds, but for rounding; NaN where it holds one."""
         if self.plain is not None:
             return self.plain.extent
         if self._extent is None:
-            array = self.read()
-            self._extent = largest(array) if array.size else 0.0
+            self._extent = norm(self.read())
         return self._extent
 
 

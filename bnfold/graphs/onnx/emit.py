@@ -46,6 +46,8 @@ def _emit_nodes(graph: OnnxGraph, scope: Scope, constants: list[tuple[Value, Kno
     protos = [_constant_node(value, known) for value, known in constants] + [node.proto for node in left]
     del scope.graph.node[:]
     scope.graph.node.extend(protos)
+    if not scope.graph.value_info:
+        return
     names = {name for proto in protos for name in proto.output}
     names |= {value.name for value in scope.values.values() if value.producer is None}
     infos = [info for info in scope.graph.value_info if info.name in names]

@@ -28,7 +28,7 @@ from bnfold.graphs.onnx.kinds.facts import Facts
 from bnfold.graphs.onnx.revealed import Revealed
 from bnfold.graphs.onnx.settled import settle_again, settled
 from bnfold.graphs.onnx.sites import find_sites
-from bnfold.graphs.rounding import largest
+from bnfold.graphs.rounding import norm
 
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
 
@@ -102,7 +102,7 @@ class OnnxGraph(IndexedGraph):
         known = self.constants.known(node.inputs[like])
         if known is None:
             return Refusal("computed-weight", "the type of a new constant is not known")
-        return None if largest(array) < known.limit / 2 else _made(array, known, "a new bias").refusal()
+        return None if norm(array) < known.limit / 2 else _made(array, known, "a new bias").refusal()
 
     # What a plan does.
 

@@ -17,6 +17,9 @@ from bnfold.errors import ModelError
 _LOOKERS = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
 _LOOKING = {op for op, _ in _LOOKERS}
 
+# The operators of the standard that do; a foreign one may.
+_HOLDING_GRAPHS = {"If", "Loop", "Scan", "SequenceMap"}
+
 # Files older than the field `type` leave it undefined.
 _MAY_HOLD_GRAPHS = {onnx.AttributeProto.UNDEFINED, onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}
 
@@ -201,6 +204,8 @@ def _fill(scope: Scope, where: str) -> None:
                     "export it again"
                 )
             node.inputs.append(value)
+        if not node.domain and node.op not in _HOLDING_GRAPHS:
+            continue
         for graph in graphs_of(node.proto):
             body = _scope_of_graph(graph, scope, scope.opsets, where)
             body.owner = node
