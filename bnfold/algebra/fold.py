@@ -11,7 +11,9 @@ a second fold would find.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -54,8 +56,23 @@ def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool], *, dra
     Sites that are seen to be such only with sizes that folds tell come last. `drawn` asks for the `operators` of the
     outcomes.
     """
-    with np.errstate(all="ignore"):  # what is not finite is refused by name
+    with np.errstate(all="ignore"), _uncollected():  # what is not finite is refused by name
         return _Folding(graph, chosen, drawn).run()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without searches for garbage: what a fold makes lives until its end.
+
+    They would go through all that the process holds, again and again, and find nothing.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import onnx.defs
 
 from bnfold.algebra import ops
-from bnfold.graphs.indexed import input_at
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds import affines, aggregates, homogeneous, linears, maps, norms
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
@@ -55,9 +54,9 @@ def _newest_opset() -> int:
 
 def _lacking(node: Node, demanded: _Demanded) -> str | None:
     """What a node must have and has not."""
-    for position in range(demanded.inputs):
-        if input_at(node, position) is None:
-            return f"input {position}"
+    read = node.inputs[: demanded.inputs]
+    if None in read or len(read) < demanded.inputs:
+        return f"input {read.index(None) if None in read else len(read)}"
     if not demanded.attributes:
         return None
     given = {item.name for item in node.proto.attribute}
@@ -73,15 +72,16 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
     entry = _TABLE.get(node.op)
     if entry is None:
         return ops.Opaque("not-equivariant", f"{node.op} does not commute with an affine map")
-    if node.opset < _OLDEST_OPSET:
+    opset = node.opset
+    if opset < _OLDEST_OPSET:
         return ops.Opaque(
-            "unsupported", f"{node.op} of opset {node.opset} is not read; convert the model to opset 7 or newer"
+            "unsupported", f"{node.op} of opset {opset} is not read; convert the model to opset 7 or newer"
         )
-    if node.opset > _newest_opset():
-        return ops.Opaque("unsupported", f"opset {node.opset} is newer than the installed onnx; upgrade onnx")
-    demanded = _demanded(node.op, node.opset)
+    if opset > _newest_opset():
+        return ops.Opaque("unsupported", f"opset {opset} is newer than the installed onnx; upgrade onnx")
+    demanded = _demanded(node.op, opset)
     if demanded is None:
-        return ops.Opaque("unsupported", f"opset {node.opset} has no {node.op}; the model is not valid")
+        return ops.Opaque("unsupported", f"opset {opset} has no {node.op}; the model is not valid")
     if demanded.version > entry.newest:
         return ops.Opaque("unsupported", f"version {demanded.version} of {node.op} is not read yet")
     lacking = _lacking(node, demanded)
