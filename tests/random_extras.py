@@ -15,6 +15,15 @@ from onnx import TensorProto, helper
 FOREIGN = "foreign"
 # Elementwise, so that nothing else has to be known of them; the interpreter looks at their names alone.
 _MADE_FOREIGN = ("Sigmoid", "Tanh", "Clip", "Relu", "LeakyRelu", "Abs", "Identity")
+# Operators over one constant, and another, that give the first; Pow of integers since opset 12.
+_SPELLINGS: tuple[tuple[str, int | None], ...] = (
+    ("Identity", None),
+    ("Mul", 1),
+    ("Add", 0),
+    ("Sub", 0),
+    ("Reshape", 0),
+    ("Pow", 1),
+)
 
 
 def add_extras(model: onnx.ModelProto, b: Builder, rng: np.random.Generator) -> dict[str, Sequence[Array]]:
@@ -23,6 +32,8 @@ def add_extras(model: onnx.ModelProto, b: Builder, rng: np.random.Generator) -> 
     foreign = _own_operators(model, vars_, rng) if rng.random() < 0.15 else set[str]()
     if rng.random() < 0.2:
         _sizes_of_an_example(model, [var for var in vars_.values() if var.name not in foreign], rng)
+    if rng.random() < 0.15:
+        _compute_integers(model, rng)
     outputs: dict[str, Sequence[Array]] = {}
     if rng.random() < 0.1:
         outputs |= _constants_as_outputs(model, b, rng)
@@ -55,6 +66,29 @@ def _sizes_of_an_example(model: onnx.ModelProto, vars_: list[Var], rng: np.rando
         if var.name not in known and rng.random() < 0.7:
             info = helper.make_tensor_value_info(var.name, var.elem_type, var.worlds[0].shape)
             model.graph.value_info.append(info)
+
+
+def _compute_integers(model: onnx.ModelProto, rng: np.random.Generator) -> None:
+    """Sizes, axes and bounds computed from constants, by operators that inference does not all follow."""
+    made: list[onnx.NodeProto] = []
+    listed = {info.name: info for info in model.graph.input}
+    spellings = _SPELLINGS if model.opset_import[0].version >= 12 else _SPELLINGS[:-1]
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.INT64 or rng.random() < 0.4:
+            continue
+        name, tensor.name = tensor.name, f"{tensor.name}.given"
+        if name in listed:
+            listed[name].name = tensor.name
+        op, other = spellings[int(rng.integers(len(spellings)))]
+        other = list(tensor.dims) if op == "Reshape" else other
+        inputs = [tensor.name] if other is None else [tensor.name, f"{name}.other"]
+        if other is not None:
+            constant = onnx.numpy_helper.from_array(np.asarray(other, np.int64))
+            made.append(helper.make_node("Constant", [], inputs[1:], name=f"n_{name}.other", value=constant))
+        made.append(helper.make_node(op, inputs, [name], name=f"n_{name}"))
+    nodes = [*made, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _constants_as_outputs(model: onnx.ModelProto, b: Builder, rng: np.random.Generator) -> dict[str, Sequence[Array]]:

@@ -78,3 +78,14 @@ def test_a_batch_norm_that_gains_a_shift_is_tried_anew() -> None:
     folded = bnfold.fold(model).model
     assert op_types(folded) == ["Conv", "Abs", "MatMul", "Add"]
     assert_equivalent(model, folded, reference, rtol=1e-9)
+
+
+def test_the_type_of_a_value_is_that_of_a_weight_that_is_computed() -> None:
+    """Behind a foreign operator inference knows none, and a fold turns a computed weight into one with a type."""
+    text = """(T[N,3,L] x) => (double[N,2,L] y) <T[4,3,1] w, T[2,4,1] v, bn[4], double[2] g> {
+        f = Relu(x) k = Neg(w) c = Conv(f, k) b = BN(c) l = Neg(v) d = Conv(b, l) e = Cast<to=11>(d)
+        n = BatchNormalization(e, g, g, g, g) y = Sigmoid(n) }"""
+    model = parse(text, "float", values={"g": [0.5, 1.5]})
+    model.graph.node[0].domain = "foreign"
+    model.opset_import.add(domain="foreign", version=1)
+    assert op_types(bnfold.fold(model).model) == ["Relu", "Conv", "Conv", "Cast", "Sigmoid"]

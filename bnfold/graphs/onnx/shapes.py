@@ -34,6 +34,10 @@ _HIDDEN = "bnfold.hidden"
 _AXES_ARE_AN_INPUT_FROM = 13
 # Operators of the standard that inference has no rule for; both leave shape and type as they are (seen with onnx 1.23).
 _KEEPING = ("GroupNormalization", "MeanVarianceNormalization")
+_OF_NUMBERS = {
+    **dict.fromkeys(("value_float", "value_floats"), onnx.TensorProto.FLOAT),
+    **dict.fromkeys(("value_int", "value_ints"), onnx.TensorProto.INT64),
+}
 INTEGERS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
 # Their schemas do not say so: a sequence of tensors on one side, one tensor on the other, of the same element type.
 _THROUGH_SEQUENCES = ("SplitToSequence", "SequenceAt", "ConcatFromSequence")
@@ -99,17 +103,19 @@ class Shapes:
         self._infer()
 
     def _type_above(self, value: Value) -> int:
-        """The type of the elements as far as it is that of a weight or an input above, without inference; else 0."""
-        way: list[Value] = []
-        at: Value | None = value
+        """The type of the elements as far as one of the weights, inputs and casts above tells, without inference."""
+        met = {value: None}
+        waiting = [value]
         found = 0
-        while at is not None and not found:
-            found = self._types.get(at) or self._written_type(at)
-            way.append(at)
-            alike = _of_the_type(at)
-            weight = next((operand for operand in alike if operand.tensor is not None), None)
-            at = weight or next(iter(alike), None)
-        self._types.update(dict.fromkeys(way, found))
+        while waiting and not found:
+            at = waiting.pop()
+            found = self._types.get(at, -1)
+            if found < 0:
+                found = self._written_type(at) or _made_type(at)
+                alike = [operand for operand in _of_the_type(at) if operand not in met]
+                met.update(dict.fromkeys(alike))
+                waiting += sorted(alike, key=lambda operand: operand.tensor is not None)  # a weight is asked next
+        self._types.update(dict.fromkeys(met, found))
         return found
 
     def _written_type(self, value: Value) -> int:
@@ -238,6 +244,21 @@ def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
         else:
             sizes.append(dim.dim_param or None)
     return tensor.elem_type, tuple(sizes)
+
+
+def _made_type(value: Value) -> int:
+    """The type of what an operator makes where an attribute says it; else 0."""
+    node = value.producer
+    if node is None or node.domain or node.op not in ("Cast", "Constant", "ConstantOfShape"):
+        return 0
+    for item in node.proto.attribute:
+        if item.name == "to":
+            return item.i
+        if item.name == "value":
+            return item.t.data_type
+        if item.name in _OF_NUMBERS:
+            return _OF_NUMBERS[item.name]
+    return 0
 
 
 def _of_the_type(value: Value) -> list[Value]:
