@@ -77,7 +77,7 @@ class Affine:
 
     @property
     def is_finite(self) -> bool:
-        return _is_finite(self.scale) and _is_finite(self.shift)
+        return is_finite(self.scale) and is_finite(self.shift)
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -158,7 +158,8 @@ def _is_all(parameter: Array, number: float) -> bool:
     return parameter.size <= 1 or bool((parameter == number).all())
 
 
-def _is_finite(parameter: Array) -> bool:
+def is_finite(parameter: Array) -> bool:
+    """Whether no element is NaN or infinity."""
     if parameter.size == 1:
         return math.isfinite(parameter.item())
     flat = parameter.reshape(-1)

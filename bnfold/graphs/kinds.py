@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from bnfold.algebra import ops
-from bnfold.algebra.affine import Affine, Array
+from bnfold.algebra.affine import Affine, Array, is_finite
 from bnfold.algebra.axes import Insert, Repeat, Shape, Size, Step
 from bnfold.algebra.ops import Absorber, Bias, ConstAffine, IndexMap, Linear, Opaque, Scaled
 
@@ -25,17 +25,17 @@ def batch_norm(parameters: Mapping[str, Array], eps: float, shape: Shape) -> ops
 
     Its operator reads gamma at position 1 and beta at position 2.
     """
-    if not np.isfinite(np.concatenate([*parameters.values()], axis=None)).all():
+    if not all(map(is_finite, parameters.values())):
         name = next(name for name, parameter in parameters.items() if not np.isfinite(parameter).all())
         return Opaque("non-finite", f"its {name} holds NaN or infinity")
     sizes = {parameter.size for parameter in parameters.values()}
     if len(shape) < 2 or 0 in sizes or len(sizes - {1}) > 1:
         return Opaque("unsupported", "its parameters or its input have a shape that no BatchNorm has")
-    gamma, beta, mean, var = (parameters[name].reshape(-1) for name in ("gamma", "beta", "mean", "var"))
+    gamma, beta, mean, var = (parameters[name] for name in ("gamma", "beta", "mean", "var"))
     if isinstance(shape[1], int) and shape[1] != gamma.size:
         return Opaque("unsupported", f"it has {gamma.size} parameters for {shape[1]} channels")
     smoothed = var + eps
-    if not smoothed.min() > 0:
+    if not np.minimum.reduce(smoothed) > 0:
         return Opaque("non-finite", "its var + epsilon is not positive in every channel")
     # Ioffe and Szegedy 2015, algorithm 2.
     with np.errstate(over="ignore", invalid="ignore"):

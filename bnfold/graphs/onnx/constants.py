@@ -32,6 +32,17 @@ _FLOATING = {
     onnx.TensorProto.BFLOAT16,
 }
 
+# How raw data are read, by element type; of other types, and what is not raw, onnx reads.
+_RAW: dict[int, str] = {onnx.TensorProto.FLOAT: "<f4", onnx.TensorProto.DOUBLE: "<f8", onnx.TensorProto.INT64: "<i8"}
+
+# The numbers that a Constant may hold as an attribute: their type, where they are, and the type of the attribute.
+_NUMBERS: dict[str, tuple[type, Callable[[onnx.AttributeProto], Any], int]] = {
+    "value_float": (np.float32, lambda attribute: attribute.f, onnx.AttributeProto.FLOAT),
+    "value_floats": (np.float32, lambda attribute: attribute.floats, onnx.AttributeProto.FLOATS),
+    "value_int": (np.int64, lambda attribute: attribute.i, onnx.AttributeProto.INT),
+    "value_ints": (np.int64, lambda attribute: attribute.ints, onnx.AttributeProto.INTS),
+}
+
 # Operators whose result has no more elements than their operands have together.
 _PLAIN = {
     *("Identity", "Cast", "CastLike", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Slice"),
@@ -42,6 +53,9 @@ _GROWING = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Equal", "Greater", "Less", "Where", "And", "Or"),
     *("Expand", "ConstantOfShape", "Tile", "Gather", "Range", "MatMul"),
 }
+# Those of which an operand says how large the result is: the others multiply the numbers of elements at most.
+_SIZED = {"Expand", "ConstantOfShape", "Tile", "Range"}
+_SMALL = 2**12
 _COMPUTED = {"Constant"} | _PLAIN | _GROWING
 
 
@@ -85,9 +99,8 @@ class Known:
         return math.prod(self.folded_shape) * self.dtype.itemsize
 
     def float64(self) -> Array:
-        with np.errstate(invalid="ignore"):
-            array = np.asarray(self.read(), np.float64)
-            return array if self.affine is None else self.affine(array)
+        array = np.asarray(self.read(), np.float64)
+        return array if self.affine is None else self.affine(array)
 
     def rounded(self) -> NDArray[Any]:
         """`affine(array)` in the constant's type: computed in float64, rounded once."""
@@ -217,22 +230,22 @@ class Constants:
 
     def _of_constant(self, node: Node, value: Value) -> Known | Refusal:
         attribute = node.proto.attribute[0] if len(node.proto.attribute) == 1 else None
-        if attribute is None or attribute.name.startswith(("sparse", "value_string")):
-            return Refusal("computed-weight", f"'{value.name}' is a constant in a form that is not understood")
-        if attribute.name == "value":
+        name = "" if attribute is None else attribute.name
+        if attribute is not None and name == "value":
             return self._of_message(attribute.t, value)
-        kind = np.float32 if attribute.name.startswith("value_float") else np.int64
-        try:
-            return self._of_array(np.asarray(onnx.helper.get_attribute_value(attribute), kind), value)
-        except (TypeError, ValueError):
+        if attribute is None or name not in _NUMBERS:
+            return Refusal("computed-weight", f"'{value.name}' is a constant in a form that is not understood")
+        dtype, read, held = _NUMBERS[name]
+        if attribute.type != held:
             return Refusal("unsupported", f"the constant '{value.name}' contradicts itself; the model is not valid")
+        return self._of_array(np.asarray(read(attribute), dtype), value)
 
     def _of_message(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
         """A tensor that has its data with it."""
         elem_type, shape = tensor.data_type, tuple(tensor.dims)
-        raw = tensor.raw_data if elem_type == onnx.TensorProto.FLOAT else b""
-        try:  # most constants are raw float32, for which onnx takes twice as long
-            array = np.frombuffer(raw, "<f4").reshape(shape) if raw else onnx.numpy_helper.to_array(tensor)
+        raw = tensor.raw_data if elem_type in _RAW else b""
+        try:  # most constants are raw, of these types, for which onnx takes twice as long
+            array = np.frombuffer(raw, _RAW[elem_type]).reshape(shape) if raw else onnx.numpy_helper.to_array(tensor)
         except (TypeError, ValueError):
             return Refusal("unsupported", f"the data of '{value.name}' do not fit its shape; the model is not valid")
         return Known(elem_type, shape, lambda: array, None, value.name)
@@ -263,7 +276,9 @@ class Constants:
                 return found if found.reason != "computed-weight" else _computed(node, value)
             total += math.prod(found.shape)
             feeds.append(found.rounded())
-        if total > MOST_ELEMENTS or (node.op in _GROWING and self._elements(node, value, feeds) > MOST_ELEMENTS):
+        small = total <= _SMALL and len(feeds) <= 2 and node.op not in _SIZED
+        grows = node.op in _GROWING and not small and self._elements(node, value, feeds) > MOST_ELEMENTS
+        if total > MOST_ELEMENTS or grows:
             return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' and too large to hold")
         result = evaluate(node, feeds, value.port)
         return _computed(node, value) if result is None else self._of_array(result, value)
