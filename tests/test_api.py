@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -430,3 +431,22 @@ def test_a_conversion_measures_for_a_few_seconds_unless_told_otherwise(
     options = bnfold.CheckOptions(bench_seconds=seconds)
     bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", options=options)
     assert seen == [most]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_fold_leaves_the_search_for_garbage_as_it_was(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        assert not gc.isenabled()
+        raise RuntimeError("a fault in the middle")
+
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        bnfold.fold(parse(CONV_BN))
+        assert gc.isenabled() is enabled
+        monkeypatch.setattr("bnfold.algebra.fold.plan_backward", fail)
+        with pytest.raises(RuntimeError):
+            bnfold.fold(parse(CONV_BN))
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()

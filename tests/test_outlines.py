@@ -1,0 +1,83 @@
+"""What operators tell of shapes without inference, which is never anything else than inference says."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+import pytest
+from random_graphs import random_model
+
+from bnfold.algebra.axes import Shape
+from bnfold.graphs.onnx.document import from_proto
+from bnfold.graphs.onnx.graph import OnnxGraph
+
+HEAD = '<ir_version: 10, opset_import: ["" : 21]> g'
+WEIGHTS = {"K": (6, 4, 3, 3), "U": (4, 2, 3, 3), "W": (4, 5), "bn6": (6,)}
+
+# An input has no outline, so that every graph begins with an operator that tells one.
+TABLE: dict[str, tuple[str, Shape | None]] = {
+    "a weight": ("y = Conv(x, K)", (None, 6, None, None)),
+    "a weight of groups": ("y = ConvTranspose<group=2>(x, U)", (None, 4, None, None)),
+    "a matrix": ("f = Flatten(x) y = Gemm(f, W)", (None, 5)),
+    "a matrix behind others": ("c = Conv(x, K) y = MatMul(c, W)", (None, 6, None, 5)),
+    "a matrix behind who knows what": ("y = MatMul(x, W)", None),
+    "elementwise": ("c = Conv(x, K) b = BatchNormalization(c, bn6, bn6, bn6, bn6) y = Relu(b)", (None, 6, None, None)),
+    "a sum": ("a = Conv(x, K) b = Conv(x, K) y = Add(a, b)", (None, 6, None, None)),
+    "a sum with a number": ("one = Constant<value_float=1.0>() c = Conv(x, K) y = Add(c, one)", (None, 6, None, None)),
+    "a sum with an input": ("c = Conv(x, K) y = Add(c, x)", None),
+    "a pool": ("c = Conv(x, K) y = MaxPool<kernel_shape=[2,2]>(c)", (None, 6, None, None)),
+    "a join of channels": ("a = Conv(x, K) b = Conv(x, K) y = Concat<axis=1>(a, b)", (None, 12, None, None)),
+    "a join of others": ("a = Conv(x, K) b = Conv(x, K) y = Concat<axis=-1>(a, b)", (None, 6, None, None)),
+    "a join with an input": ("c = Conv(x, K) y = Concat<axis=1>(c, x)", None),
+    "a target": ("t = Constant<value_ints=[0,-1,3]>() y = Reshape(x, t)", (None, None, 3)),
+    "a target of parts": (
+        "o = Constant<value_ints=[-1]>() p = Constant<value_ints=[7]>() t = Concat<axis=0>(o, p) y = Reshape(x, t)",
+        (None, 7),
+    ),
+    "a target that is computed": ("t = Shape(x) y = Reshape(x, t)", None),
+    "rows": ("c = Conv(x, K) y = Flatten<axis=2>(c)", (None, None)),
+    "rows as they are": ("f = Flatten(x) g = Gemm(f, W) y = Flatten(g)", (None, 5)),
+    "branches": (
+        """c = Conv(x, K) flag = Constant<value=bool {1}>()
+        y = If(flag)<then_branch = t () => (float[a,b,c,d] p) { p = Relu(c) },
+                     else_branch = e () => (float[a,b,c,d] q) { q = Conv(x, K) }>""",
+        (None, 6, None, None),
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), TABLE.values(), ids=TABLE)
+def test_outlines_tell_the_rank_and_the_channels(body: str, expected: Shape | None) -> None:
+    model = onnx.parser.parse_model(f"{HEAD} (float[N,C,h,w] x) => (float y) {{ {body} }}")
+    for name, shape in WEIGHTS.items():
+        model.graph.initializer.append(
+            onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, shape, [1.0] * math.prod(shape))
+        )
+    graph = OnnxGraph(from_proto(model), "the model")
+    assert graph.facts.outline(graph.scopes[0].values["y"]) == expected
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_outlines_agree_with_inference(seed: int) -> None:
+    graph = OnnxGraph(from_proto(random_model(seed).model), "the model")
+    values = [value for scope in graph.all_scopes() for value in scope.values.values()]
+    outlines = {value: graph.facts.outline(value) for value in values}
+    assert not [value for value, outline in outlines.items() if contradicts(outline, graph.shapes.shape(value))]
+
+
+def contradicts(outline: Shape | None, shape: Shape | None) -> bool:
+    if outline is None or shape is None:
+        return False
+    pairs = zip(outline, shape, strict=False)
+    return len(outline) != len(shape) or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+
+
+def test_random_models_have_outlines_to_compare() -> None:
+    told = 0
+    for seed in range(20):
+        graph = OnnxGraph(from_proto(random_model(seed).model), "the model")
+        for value in graph.scopes[0].values.values():
+            outline = graph.facts.outline(value) if value.producer is not None else None
+            told += outline is not None and graph.shapes.shape(value) is not None
+    assert told > 40
