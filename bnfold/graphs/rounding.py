@@ -41,11 +41,11 @@ def unfit(
 def norm(array: NDArray[Any]) -> float:
     """The Euclidean norm, which no element exceeds in magnitude; NaN or infinity where it is none, or too large.
 
-    It is read off faster than the largest magnitude itself.
+    It is read off faster than the largest magnitude itself. What is added outweighs every element whose square vanishes.
     """
     if array.size == 1:
         return abs(float(array.item()))
-    flat = array.reshape(-1)
+    flat = array.ravel(order="K")
     if flat.dtype not in (np.float32, np.float64):  # the sum of squares does not fit into smaller types
         flat = flat.astype(np.float32)
-    return math.sqrt(flat.dot(flat))
+    return math.sqrt(flat.dot(flat)) + 1e-18

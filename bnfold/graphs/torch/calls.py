@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,16 +47,16 @@ class Calls:
 
 
 @contextmanager
-def recorded(module: nn.Module) -> Iterator[Calls]:
-    """Record the calls of all submodules while the context lasts."""
+def recorded(layers: Mapping[str, nn.Module]) -> Iterator[Calls]:
+    """Record the calls of these modules, under their paths, while the context lasts."""
     calls = Calls()
     handles = []
-    for path, submodule in module.named_modules():
+    for path, layer in layers.items():
 
         def record(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
             calls.add(path, Call(len(args), tuple(kwargs), isinstance(result, torch.Tensor)))
 
-        handles.append(submodule.register_forward_hook(record, with_kwargs=True))
+        handles.append(layer.register_forward_hook(record, with_kwargs=True))
     try:
         yield calls
     finally:
@@ -64,14 +64,13 @@ def recorded(module: nn.Module) -> Iterator[Calls]:
             handle.remove()
 
 
-def hooked(module: nn.Module) -> list[str]:
-    """The paths of the submodules that bear hooks, those aside by which PyTorch itself computes weights."""
-    return [path for path, submodule in module.named_modules() if any(map(_is_foreign, _hooks(submodule)))]
+def hooked(layers: Mapping[str, nn.Module]) -> list[str]:
+    """The paths of those modules that bear hooks, apart from hooks by which PyTorch itself computes weights."""
+    return [path for path, layer in layers.items() if any(map(_is_foreign, _hooks(layer)))]
 
 
-def _hooks(module: nn.Module) -> Iterator[Any]:
-    for kind in _HOOKS:
-        yield from getattr(module, kind).values()
+def _hooks(module: nn.Module) -> list[Any]:
+    return [hook for kind in _HOOKS for hook in getattr(module, kind).values()]
 
 
 def _is_foreign(hook: Any) -> bool:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from bnfold.algebra.affine import Affine, Array, Refusal
-from bnfold.graphs.rounding import unfit
+from bnfold.graphs.rounding import norm, unfit
 from bnfold.graphs.torch.index import Node, Value
-from bnfold.graphs.torch.inplace import writes_in_place
+from bnfold.graphs.torch.schemas import schema_of
 
 MOST_ELEMENTS = 2**24
 _PIECE = 2**15
@@ -108,11 +108,14 @@ class Known:
 
     @property
     def extent(self) -> float:
-        """The largest magnitude in the original constant; NaN where it holds one."""
+        """The largest magnitude in the original constant, or a larger number; NaN where it holds one."""
         if not self._extent:
             tensor = self.read().detach()
-            ends = [torch.stack(piece.aminmax()) for (piece,) in _pieces(tensor)] if tensor.numel() else []
-            self._extent.append(float(torch.stack(ends).abs().max()) if ends else 0.0)
+            if tensor.dtype in (torch.float32, torch.float64) and _on_cpu(tensor):
+                self._extent.append(norm(tensor.numpy(force=True)))
+            else:
+                ends = [torch.stack(piece.aminmax()) for (piece,) in _pieces(tensor)] if tensor.numel() else []
+                self._extent.append(float(torch.stack(ends).abs().max()) if ends else 0.0)
         return self._extent[0]
 
 
@@ -122,15 +125,17 @@ def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     if not first.dim() or not first.numel():
         yield tensors
         return
-    rows = max(1, _PIECE * len(first) // first.numel())
-    for start in range(0, len(first), rows):
-        yield tuple(tensor[start : start + rows] for tensor in tensors)
+    count = math.ceil(len(first) / max(1, _PIECE * len(first) // first.numel()))
+    yield from zip(*(tensor.chunk(count) for tensor in tensors), strict=True)
 
 
 def _scale(tensor: torch.Tensor, scale: torch.Tensor, out: torch.Tensor) -> None:
     """Write `tensor * scale`, computed in float64, into `out`; no float64 copy of the whole is made."""
+    wide: torch.Tensor | None = None
     for factor, other, product in _pieces(tensor.expand(out.shape), scale.expand(out.shape), out):
-        torch.mul(factor, other, out=product)
+        if wide is None or wide.shape != factor.shape:
+            wide = torch.empty_like(factor, dtype=torch.float64)
+        product.copy_(wide.copy_(factor).mul_(other))
 
 
 def _on_cpu(*tensors: torch.Tensor) -> bool:
@@ -187,9 +192,6 @@ class Constants:
 
     def _evaluated(self, node: Node, value: Value) -> Known | Refusal:
         """One operator over constants."""
-        computed = Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
-        if not _is_pure(node) or value.tensor is None:
-            return computed
         total = 0
         known: dict[Value, Known] = {}
         for source in node.inputs:
@@ -197,17 +199,24 @@ class Constants:
                 continue
             found = self.get(source)
             if isinstance(found, Refusal):
-                return found if found.reason != "computed-weight" else computed
+                told = found.reason == "computed-weight" or value.tensor is None or not _is_pure(node)
+                return _computed(node, value) if told else found
             known[source] = found
             total += math.prod(found.shape)
+        if value.tensor is None or not _is_pure(node):
+            return _computed(node, value)
         sizes = [size for size in value.tensor.shape if isinstance(size, int)]
         if len(sizes) < value.tensor.dim() or max(total, math.prod(sizes)) > MOST_ELEMENTS:
             return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' and too large to hold")
         result = _run(node, {source: item for source, item in known.items() if source.number is None}, value.port)
         if result is None or result.is_complex():
-            return computed
+            return _computed(node, value)
         tensor = result
         return Known(value.name, tensor.dtype, tuple(tensor.shape), lambda: tensor, tensor)
+
+
+def _computed(node: Node, value: Value) -> Refusal:
+    return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
 
 
 def _met(value: Value) -> tuple[torch.dtype, torch.device]:
@@ -223,8 +232,8 @@ def _is_pure(node: Node) -> bool:
     """Whether a node computes one and the same result every time, and nothing else."""
     if node.source is None or node.space != "aten" or node.op.startswith(("empty", "new_empty")):
         return False
-    target: Any = node.source.target
-    if torch.Tag.nondeterministic_seeded in target.tags or writes_in_place(node.source):
+    schema = schema_of(node.source.target)
+    if schema is None or schema.is_random or schema.writes:
         return False
     return not node.source.name.startswith("sym_") and all(not isinstance(item, str) for item in _flat(node.arguments))
 

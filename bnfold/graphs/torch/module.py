@@ -8,7 +8,7 @@ its weight, and a bias is missed there, the module is traced again with biases i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,11 +47,12 @@ def fold_module(
     args, kwargs = arguments(example_inputs)
     result, blanks = (module, Blanks()) if inplace else copied(module)
     values = dict(module.named_parameters(remove_duplicate=False))
-    hooks = hooked(result)
+    layers = dict(result.named_modules())
+    hooks = hooked(layers)
     training = result.training and not options.assume_eval
 
     def folded() -> Run[ModuleGraph]:
-        with recorded(result) as calls:
+        with recorded(layers) as calls:
             program = traced(result, args, kwargs, dynamic_shapes)
         state = {**program.constants, **program.state_dict, **values}
 
@@ -60,21 +61,22 @@ def fold_module(
 
         return fold_laid_out(graph_of, program.graph, options, relaxing=False)
 
-    with _in_evaluation(result, options.assume_eval):
+    with _in_evaluation(layers.values(), options.assume_eval):
         for everywhere in (False, True):
-            with _with_biases(result, everywhere) as lent:
+            with _with_biases(layers.values(), everywhere) as lent:
                 run = folded()
                 if everywhere or not run.graph.structure.wants_biases:
-                    _write(run.graph, result, blanks, lent)
+                    _write(run.graph, blanks, lent)
                     break
     return Folded(result, run.sites, run.graph.before, run.graph.count())
 
 
 @contextmanager
-def _in_evaluation(module: nn.Module, keep: bool) -> Iterator[None]:
-    """Evaluation mode while the context lasts, and if `keep` is given after it, too."""
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    if module.training or keep:
+def _in_evaluation(layers: Collection[nn.Module], keep: bool) -> Iterator[None]:
+    """Evaluation mode while the context lasts, and if `keep` is given after it, too; the first layer is the root."""
+    modes = [(layer, layer.training) for layer in layers]
+    module, training = modes[0]
+    if training or keep:
         module.eval()
     try:
         yield
@@ -82,18 +84,19 @@ def _in_evaluation(module: nn.Module, keep: bool) -> Iterator[None]:
         keep = False
         raise
     finally:
-        for submodule, mode in () if keep else modes:
-            submodule.training = mode
+        for layer, mode in () if keep else modes:
+            if layer.training is not mode:
+                layer.training = mode
 
 
 @contextmanager
-def _with_biases(module: nn.Module, everywhere: bool) -> Iterator[list[nn.Parameter]]:
-    """Biases of zeros for layers that have none, while the context lasts, and after it where they were replaced.
+def _with_biases(layers: Iterable[nn.Module], everywhere: bool) -> Iterator[list[nn.Parameter]]:
+    """Biases of zeros for those layers that have none, while the context lasts, and after it where they were replaced.
 
     They are for the layers whose code is not PyTorch's own, or with `everywhere` for all.
     """
     lent: list[tuple[nn.Module, nn.Parameter]] = []
-    for layer in module.modules():
+    for layer in layers:
         if not lacks_bias(layer) or (runs_as_written(layer) and not everywhere):
             continue
         weight: Any = layer.weight
@@ -109,8 +112,9 @@ def _with_biases(module: nn.Module, everywhere: bool) -> Iterator[list[nn.Parame
                 layer._parameters["bias"] = None
 
 
-def _write(graph: ModuleGraph, module: nn.Module, blanks: Blanks, lent: Iterable[nn.Parameter]) -> None:
+def _write(graph: ModuleGraph, blanks: Blanks, lent: Iterable[nn.Parameter]) -> None:
     """Carry out in the module what the plans changed in its graph, and fill in the rest; `lent` are to be replaced."""
+    modules = graph.structure.modules
     replaced = {id(parameter) for parameter in lent}
     for (node, position), value in graph.changed.items():
         if node in graph.gone or node.inputs[position] is not value:
@@ -119,22 +123,21 @@ def _write(graph: ModuleGraph, module: nn.Module, blanks: Blanks, lent: Iterable
         if known is None:
             raise KeyError(f"a constant of '{node.name}' was folded and is gone")
         home, _, name = known.name.rpartition(".")
-        layer = module.get_submodule(home)
+        layer = modules[home]
         held = getattr(layer, name)
         if id(held) in replaced or not blanks.fill(held, known):
             setattr(layer, name, known.tensor())
     blanks.fill_rest()
     for node in graph.gone:
         if node in graph.units:
-            _leave_out(module, graph.units[node])
+            _leave_out(modules, graph.units[node])
 
 
-def _leave_out(module: nn.Module, unit: Unit) -> None:
+def _leave_out(modules: Mapping[str, nn.Module], unit: Unit) -> None:
     home, _, name = unit.path.rpartition(".")
-    parent, left = module.get_submodule(home), module.get_submodule(unit.path)
-    following = nn.Sequential()
+    parent, left = modules[home], modules[unit.path]
+    stand_in = nn.Sequential() if unit.rest else nn.Identity()
     for child in unit.rest:
-        following.add_module(child, left.get_submodule(child))
-    stand_in = following if unit.rest else nn.Identity()
+        stand_in.add_module(child, left.get_submodule(child))
     stand_in.training = left.training
     parent._modules[name] = stand_in

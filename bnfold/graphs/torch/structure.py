@@ -13,7 +13,7 @@ it, and once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,20 +64,13 @@ class Structure:
             self.names.setdefault(id(submodule), []).append(path)
         self.holders: dict[object, list[str]] = {}
         self.memory: dict[str, object] = {}
-        for name, tensor in _state(module):
+        for name, tensor in _state(self.modules):
             self.memory[name] = _memory(tensor)
             self.holders.setdefault(self.memory[name], []).append(name)
-        # The values of parameters and buffers by every module that they lie in, however deep.
+        # The values of parameters and buffers by the module that holds them.
         self.state: dict[str, list[Value]] = {}
         for value in index.state:
-            home = (value.target or "").rpartition(".")[0]
-            while home:
-                self.state.setdefault(home, []).append(value)
-                home = home.rpartition(".")[0]
-        self.inside: dict[str, set[Node]] = {}
-        for node in index.nodes:
-            for key, _ in node.calls:
-                self.inside.setdefault(key, set()).add(node)
+            self.state.setdefault((value.target or "").rpartition(".")[0], []).append(value)
         self.wants_biases = False
 
     def fixed(self, value: Value) -> Refusal | None:
@@ -144,10 +137,15 @@ class Structure:
             rest = following
         if len(self._entering(members)) != 1 or any(value is not members[-1].outputs[0] for value in _leaving(members)):
             return _no(f"{what} takes or gives more than one tensor")
-        for value in self.state.get(path, ()):
-            if not all(reader in self.inside[key] for reader, _ in value.readers):
+        for value in self._held(path):
+            if not all(key in dict(reader.calls) for reader, _ in value.readers):
                 return _no(f"'{value.target}' is read outside of its module too")
         return Unit(path, own, rest)
+
+    def _held(self, path: str) -> Iterator[Value]:
+        """The values of the parameters and buffers that lie in a module, however deep."""
+        for inner, _ in self.modules[path].named_modules(prefix=path, remove_duplicate=False):
+            yield from self.state.get(inner, ())
 
     def _rest(self, path: str, key: str, own: tuple[Node, ...], others: list[Node]) -> tuple[str, ...] | None:
         """The children of a module that it calls in a row, each with what the one before gave; None if it is not so."""
@@ -203,9 +201,13 @@ def _no(detail: str) -> Refusal:
     return Refusal(STRUCTURE, detail)
 
 
-def _state(module: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
+def _state(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The parameters, then the buffers of modules, by their names from the root."""
+    for held in ("_parameters", "_buffers"):
+        for path, module in modules.items():
+            for name, tensor in getattr(module, held).items():
+                if tensor is not None:
+                    yield f"{path}.{name}" if path else name, tensor
 
 
 def _memory(tensor: torch.Tensor) -> object:

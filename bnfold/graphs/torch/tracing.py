@@ -24,8 +24,7 @@ def check(module: nn.Module) -> None:
     if hasattr(module, "_orig_mod"):
         raise ModelError(f"a {what} is compiled: fold model._orig_mod, and give the result to torch.compile")
     for path, submodule in module.named_modules():
-        held = (*submodule._parameters.values(), *submodule._buffers.values())
-        if any(is_lazy(tensor) for tensor in held):
+        if any(map(is_lazy, (*submodule._parameters.values(), *submodule._buffers.values()))):
             kind = type(submodule).__name__
             raise ModelError(f"'{path}' ({kind}) has no weights yet: call the module once on an example, then fold it")
 
