@@ -41,7 +41,7 @@ def unfit(
 def norm(array: NDArray[Any]) -> float:
     """The Euclidean norm, which no element exceeds in magnitude; NaN or infinity where it is none, or too large.
 
-    It is read off faster than the largest magnitude itself. What is added outweighs every element whose square vanishes.
+    It is read off faster than the largest magnitude itself. What is added outweighs elements whose squares vanish.
     """
     if array.size == 1:
         return abs(float(array.item()))
