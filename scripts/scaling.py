@@ -21,7 +21,6 @@ Times are this machine's and mean nothing elsewhere; on a machine with other wor
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import statistics
 import sys
@@ -63,7 +62,6 @@ def chain(nodes: int) -> onnx.ModelProto:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    gc.collect()  # whose turn it is to clear away what others left is chance
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
