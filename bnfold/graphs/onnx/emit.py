@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import onnx
 
-from bnfold.graphs.onnx.constants import Constants, Known
+from bnfold.graphs.onnx.constants import Constants
 from bnfold.graphs.onnx.document import Computed, Document
 from bnfold.graphs.onnx.graph import OnnxGraph
 from bnfold.graphs.onnx.index import Scope, Value
+from bnfold.graphs.onnx.known import Known
 from bnfold.graphs.onnx.wire import LARGE_BYTES
 
 

@@ -20,11 +20,12 @@ from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
 from bnfold.algebra.graph import Site
 from bnfold.graphs.indexed import IndexedGraph
-from bnfold.graphs.onnx.constants import Constants, Known
+from bnfold.graphs.onnx.constants import Constants
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Node, Scope, Value, index_model, link
 from bnfold.graphs.onnx.kinds import translate
 from bnfold.graphs.onnx.kinds.facts import Facts
+from bnfold.graphs.onnx.known import Known
 from bnfold.graphs.onnx.revealed import Revealed
 from bnfold.graphs.onnx.settled import settle_again, settled
 from bnfold.graphs.onnx.sites import find_sites

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from bnfold.graphs.onnx.constants import Constants, Known, may_be_known
+from bnfold.graphs.onnx.constants import Constants, may_be_known
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Scope, Value
+from bnfold.graphs.onnx.known import Known
 from bnfold.graphs.onnx.shapes import INTEGERS, Shapes, Told
 
 MOST_ROUNDS = 5

@@ -12,9 +12,9 @@ from bnfold.algebra.axes import Shape
 from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
 from bnfold.graphs import kinds
 from bnfold.graphs.indexed import alone, no_rank
-from bnfold.graphs.onnx.constants import Known
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
+from bnfold.graphs.onnx.known import Known
 
 
 def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

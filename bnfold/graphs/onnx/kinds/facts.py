@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from bnfold.algebra import ops
 from bnfold.algebra.axes import Shape
 from bnfold.graphs.indexed import ConstantFacts
-from bnfold.graphs.onnx.constants import Constants, Known
+from bnfold.graphs.onnx.constants import Constants
 from bnfold.graphs.onnx.index import Node, Value
 from bnfold.graphs.onnx.kinds.outlines import Outlines
+from bnfold.graphs.onnx.known import Known
 from bnfold.graphs.onnx.shapes import Shapes
 
 # The attributes that most nodes have, read without a detour.

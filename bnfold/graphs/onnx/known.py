@@ -1,0 +1,117 @@
+"""A constant as the folds see it: read when its elements are needed, and rounded once, when it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bnfold.algebra.affine import Affine, Array, Refusal
+from bnfold.graphs.rounding import norm, unfit
+
+_FLOATING = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+}
+_BFLOAT16_MAX = 3.3895313892515355e38
+
+
+@dataclass(eq=False, slots=True)
+class Known:
+    """A constant: its element type, shape, a way to read it, and the affine that folds have put on it since.
+
+    `array` has the constant's own element type; `float64` and `rounded` are `affine(array)`, the latter rounded once.
+    `plain` is the constant as it was before the first fold.
+    """
+
+    elem_type: int
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[Any]]
+    affine: Affine | None = None
+    base_name: str = ""
+    plain: Known | None = None
+    _extent: float | None = None
+    _folded_shape: tuple[int, ...] | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return onnx.helper.tensor_dtype_to_np_dtype(self.elem_type)
+
+    @property
+    def is_floating(self) -> bool:
+        return self.elem_type in _FLOATING
+
+    @property
+    def folded_shape(self) -> tuple[int, ...]:
+        if self.affine is None:
+            return self.shape
+        if self._folded_shape is None:
+            scale, shift = self.affine.scale.shape, self.affine.shift.shape
+            kept = _spans(self.shape, scale) and _spans(self.shape, shift)
+            self._folded_shape = self.shape if kept else np.broadcast_shapes(self.shape, scale, shift)
+        return self._folded_shape
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.folded_shape) * self.dtype.itemsize
+
+    def float64(self) -> Array:
+        array = np.asarray(self.read(), np.float64)
+        return array if self.affine is None else self.affine(array)
+
+    def rounded(self) -> NDArray[Any]:
+        """`affine(array)` in the constant's type: computed in float64, rounded once."""
+        array = self.read()
+        if self.affine is None:
+            return array
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.affine.has_shift or self.dtype not in (np.float32, np.float64):
+                out = self.affine(array).astype(self.dtype)
+            else:  # float32 weights are most of a model: no float64 copy of them is made
+                out = np.empty(self.folded_shape, self.dtype)
+                np.multiply(array, self.affine.scale, out=out, dtype=np.float64, casting="same_kind")
+        return np.ascontiguousarray(out)
+
+    def then(self, affine: Affine) -> Known:
+        """This constant after one more affine, which is composed with earlier ones and not rounded in between."""
+        whole = affine if self.affine is None else affine.after(self.affine.aligned(affine.rank))
+        return Known(self.elem_type, self.shape, self.read, whole, self.base_name, self.plain or self)
+
+    def refusal(self) -> Refusal | None:
+        """Why the folded constant is not a finite number in its own type, where it is not."""
+        if self.affine is None:
+            return None
+        return unfit(
+            self.base_name, self.dtype, self.limit, self.affine, lambda: self.extent, self.float64, self._is_finite
+        )
+
+    @property
+    def limit(self) -> float:
+        """The largest number of its type."""
+        return float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else _BFLOAT16_MAX
+
+    def _is_finite(self) -> bool:
+        return bool(np.isfinite(self.rounded().astype(np.float64)).all())
+
+    @property
+    def extent(self) -> float:
+        """A number that no magnitude in the original constant exceeds, but for rounding; NaN where it holds one."""
+        if self.plain is not None:
+            return self.plain.extent
+        if self._extent is None:
+            self._extent = norm(self.read())
+        return self._extent
+
+
+def _spans(shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
+    """Whether a parameter is of the same rank, and broadcast to this shape without enlarging it."""
+    if len(shape) != len(parameter):
+        return False
+    return all(size in (1, extent) for size, extent in zip(parameter, shape, strict=True))
