@@ -310,7 +310,7 @@ def checked_target(source: Any, output: str | os.PathLike[str] | None, force: bo
     elif factory is not None:
         target = Path(f"{factory[1]}.folded.onnx")
     elif path is not None:
-        target = path.with_name(f"{path.stem}.folded.onnx")
+        target = path.parent / f"{path.stem}.folded.onnx"
     else:
         raise UsageError("a model that is given in memory needs an output path")
     try:

@@ -28,6 +28,12 @@ TRAINING = [
         ir=4,
     ),
     Kept(
+        "an attribute of another type",
+        f"{CONV} {{ c = Conv<group = 1.0>(x, W) y = BN(c) }}",
+        "unsupported",
+        "c",
+    ),
+    Kept(
         "BN of opset 6 without is_test",
         f"{CONV} {{ c = Conv(x, W) y = BN(c) }}",
         "training-mode",

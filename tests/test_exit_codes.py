@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -98,6 +98,10 @@ BAD_USES = {
     "fixed at 3; export the model with a free batch",
     "convert good.onnx --input-shape 1x": "cannot read the input shape '1x': write it as x:1,3,224,224 or 1x3x224x224",
     "convert good.onnx --input-shape x:1,-3": "cannot read the input shape 'x:1,-3'",
+    "convert good.onnx --input-shape 99999999999999999999,8,4,4": "input shape 99999999999999999999,8,4,4: no memory "
+    "holds an input of that size",
+    "convert .": ".: this is a directory; name the .onnx file in it",
+    "convert folder.onnx/..": "folder.onnx/..: this is a directory; name the .onnx file in it",
     "convert good.onnx --input-shape z:1,8,4,4": "input shape given for 'z', which is no input: the model has x",
     "convert good.onnx --input-shape 1x8x4": "the shape given for input 'x' is 1x8x4, the model has Nx8x4x4",
 }
@@ -146,6 +150,56 @@ def test_the_same_of_a_process_for_bad_usage(command: str, folder: Path) -> None
     assert (code, out) == (2, "")
     assert errors.startswith(f"Error: {BAD_USES[command]}")
     assert errors.count("\n") == 1
+
+
+ODD_MODELS = {
+    "a scalar input": (
+        "(T[N,4] x, T s) => (T[N,4] y) <T[4,4] w, bn[4]> { c = MatMul(x, w) b = BN(c) y = Mul(b, s) }",
+        0,
+    ),
+    "a weight of NaN": (
+        "(T[N,2] x) => (T[N,2] y) <T[2,2] w, T[2] k = {1.0, 2.0}, bn[2]> { e = Neg(k) l = Log(e) v = Mul(w, l) "
+        "c = MatMul(x, v) y = BN(c) }",
+        0,
+    ),
+    "names of several lines": ("(T[N,4] x) => (T[N,4] y) <T[4,4] w, bn[4]> { c = MatMul(x, w) y = BN(c) }", 0),
+    "no output": ("(T[N,4] x) => () <T[4,4] w, bn[4]> { c = MatMul(x, w) y = BN(c) }", 1),
+    "no rank": ("(T x) => (T[N,4,h,w] y) <T[4,2,3,3] w, bn[4]> { c = Conv(x, w) y = BN(c) }", 2),
+    "a batch of nothing": ("(T[0,4] x) => (T[0,4] y) <T[4,4] w, bn[4]> { c = MatMul(x, w) y = BN(c) }", 1),
+    "an operator of nobody's": (
+        "(T[N,4] x) => (T[N,4] y) <T[4,4] w, bn[4]> { c = MatMul(x, w) y = BN(c) z = local.Magic(y) }",
+        2,
+    ),
+}
+SAID = {
+    "no output": "the folded model is not the same function: it has no outputs to compare; out.onnx was not written",
+    "no rank": "ONNX Runtime cannot run the original: .*; the sizes of x a scalar were guessed: give yours with "
+    "--input-shape",
+    "a batch of nothing": ".*: the original gives no finite value, or none at all, on any input tried, which proves "
+    "nothing: .*",
+    "an operator of nobody's": "ONNX Runtime cannot load the original: .*Magic.*",
+}
+
+
+@pytest.mark.parametrize("name", ODD_MODELS)
+def test_odd_models_are_converted_or_refused_in_one_line(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, expected = ODD_MODELS[name]
+    model = save(tmp_path / "odd.onnx", text)
+    if name == "names of several lines":
+        for node in model.graph.node:
+            node.name = f"\x1b[31m名前\n{node.op_type}\r"
+        model.graph.node[0].output[0] = model.graph.node[1].input[0] = "出力\n[bold]"
+    if name == "no rank":
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "odd.onnx")
+    code, out, errors = in_this_process("convert", "odd.onnx", "-o", "out.onnx", "--no-bench")
+    assert code == expected
+    assert errors.count("\n") == (1 if expected else 0)
+    assert re.fullmatch(f"Error: {SAID[name]}\n" if expected else "", errors)
+    assert names(tmp_path) == ({"odd.onnx"} if expected else {"odd.onnx", "out.onnx"})
+    assert "\x1b" not in out
+    assert "\r" not in out
 
 
 # The disk.

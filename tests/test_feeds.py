@@ -186,6 +186,15 @@ def test_scalars() -> None:
         assert [feed.values[info.name].shape for info in inputs] == [(), (), ()]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+def test_scalars_are_arrays_all_the_same(dtype: str) -> None:
+    """ONNX Runtime takes no bare number."""
+    inputs = [TensorInfo("x", dtype, ())]
+    for feed in make_feeds(inputs, CheckOptions(check_n=3)):
+        for version in (feed, nudged(feed, inputs, np.random.default_rng(0)), scaled(feed, inputs, 0.5)):
+            assert isinstance(version.values["x"], np.ndarray)
+
+
 @pytest.mark.parametrize(
     ("info", "what"),
     [

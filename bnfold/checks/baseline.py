@@ -138,11 +138,12 @@ def _larger(a: Gap, b: Gap) -> Gap:
 
 
 def _guessed_sizes(session: Runner, feed: Feed, options: CheckOptions) -> str:
-    """What to add to an error that guessed sizes may have caused."""
+    """What to add to an error that guessed sizes may have caused; what has no axes may be of an unknown rank."""
     named = options.input_shapes
     guessed = [
         f"{info.name} {shape_text(feed.values[info.name].shape)}"
         for info in session.inputs
-        if not all(isinstance(size, int) for size in info.shape) and info.name not in named and "" not in named
+        if not (info.shape and all(isinstance(size, int) for size in info.shape))
+        and not {info.name, ""}.intersection(named)
     ]
     return f"; the sizes of {', '.join(guessed)} were guessed: give yours with --input-shape" if guessed else ""

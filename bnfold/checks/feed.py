@@ -54,11 +54,14 @@ def nudged(feed: Feed, inputs: Sequence[TensorInfo], rng: np.random.Generator) -
 
 
 def rounded_to(dtype: str, values: Array) -> Array:
-    """`values` in the floating-point type `dtype`; bfloat16 as float32. What is out of range becomes infinite."""
+    """`values` in the floating-point type `dtype`; bfloat16 as float32. What is out of range becomes infinite.
+
+    An array, even where NumPy has made a number of one without axes, which ONNX Runtime does not take.
+    """
     if dtype == "bfloat16":
         return bfloat16.rounded(values)
     with np.errstate(over="ignore"):
-        return values.astype(dtype)
+        return np.asarray(values).astype(dtype)
 
 
 def _neighbours(dtype: str, values: Array, rng: np.random.Generator) -> Array:

@@ -182,7 +182,8 @@ class OutputScore:
                 return f"in float64 the models differ by {worst.error:.2g} {where}, {worst.bound:.2g} allowed"
             return f"error {worst.error:.2g} {where}, {worst.bound:.2g} allowed{_own_error(worst)}"
         if not any(case.gap.finite for case in self.cases):
-            return "the original gives no finite value on any input tried, which proves nothing: give --input-data"
+            nothing = "the original gives no finite value, or none at all, on any input tried, which proves nothing"
+            return f"{nothing}: give --input-data"
         if not decided:
             return f"undecided: {self._set_aside()}; allow more with --rtol or --atol, or give --input-data"
         return None

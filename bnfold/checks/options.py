@@ -16,6 +16,8 @@ _DIMS = re.compile(r"\d+(?:(?:,\d+)*|(?:x\d+)*)", re.IGNORECASE)
 BENCH_SECONDS = 20.0
 BENCH_SECONDS_IN_CONVERSION = 4.0
 
+_MOST_ELEMENTS = 2**40
+
 
 @dataclass(frozen=True)
 class CheckOptions:
@@ -76,6 +78,8 @@ class CheckOptions:
         for name, shape in self.input_shapes.items():
             if any(size is not None and size < 1 for size in shape):
                 raise UsageError(f"input shape {_shape_text(name, shape)}: every size must be at least 1")
+            if math.prod(size or 1 for size in shape) > _MOST_ELEMENTS:
+                raise UsageError(f"input shape {_shape_text(name, shape)}: no memory holds an input of that size")
         if "" in self.input_shapes and len(self.input_shapes) > 1:
             raise UsageError(
                 "an input shape without a name stands for the only input: name each of them, as in x:1,3,8,8"

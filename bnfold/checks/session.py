@@ -94,6 +94,8 @@ class Session:
         Raises:
             ModelError: if ORT cannot run the model on these feeds, or gives something that is no tensor.
         """
+        if not self._names:
+            return {}  # ORT asks for one at least
         try:
             if self._has_bfloat16:
                 answers = self._inner.run_with_ort_values(self._names, self._ort_values(feeds, "cpu"))

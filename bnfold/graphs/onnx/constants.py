@@ -120,7 +120,7 @@ class Constants:
         elem_type, shape = tensor.data_type, tuple(tensor.dims)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
         if payload.nbytes != math.prod(shape) * dtype.itemsize:
-            return Refusal("unsupported", f"'{value.name}' is stored in a packed form")
+            return Refusal("unsupported", f"'{value.name}' is stored in a packed form, or not as long as its shape")
         return Known(elem_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), None, value.name)
 
     def _of_constant(self, node: Node, value: Value) -> Known | Refusal:

@@ -106,7 +106,9 @@ def _read(path: Path, load: Callable[[], Any]) -> Any:
         found = _GLOBAL.search(str(error))
         if found is not None:
             raise _Pickled(found[1]) from error
-        raise ModelError(f"{path}: this is no file that PyTorch {torch.__version__} reads") from error
+        raise ModelError(
+            f"{path}: this is no file that PyTorch {torch.__version__} reads; if it is ONNX, let its name end in .onnx"
+        ) from error
     except ImportError as error:
         raise ModelError(f"{path}: the code of what is pickled in it is not here: {first_line(error)}") from error
     except Exception as error:  # PyTorch and the code of the pickle raise what they like

@@ -6,6 +6,7 @@ that it did not read makes the node opaque, and so does an opset newer than the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -29,11 +30,12 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QL
 
 
 class _Demanded(NamedTuple):
-    """What an operator must have, and the version of it that an opset means."""
+    """What an operator must have, the types of its attributes, and the version of it that an opset means."""
 
     version: int
     inputs: int
     attributes: tuple[str, ...]
+    types: Mapping[str, int]
 
 
 @cache
@@ -44,7 +46,8 @@ def _demanded(op: str, opset: int) -> _Demanded | None:
     except onnx.defs.SchemaError:
         return None
     required = tuple(name for name, attribute in schema.attributes.items() if attribute.required)
-    return _Demanded(schema.since_version, schema.min_input, required)
+    types = {name: attribute.type.value for name, attribute in schema.attributes.items()}  # type: ignore[attr-defined]
+    return _Demanded(schema.since_version, schema.min_input, required, types)
 
 
 @cache
@@ -88,6 +91,12 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
     if lacking:
         return ops.Opaque("unsupported", f"{node.op} lacks its {lacking}; the model is not valid")
     attributes = Attributes(node)
+    mistyped = attributes.mistyped(demanded.types)
+    if mistyped:
+        return ops.Opaque(
+            "unsupported",
+            f"attribute '{mistyped}' of {node.op} has another type than it must have; the model is not valid",
+        )
     try:
         kind = entry.read(node, attributes, facts)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:

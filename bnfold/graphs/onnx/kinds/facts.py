@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +46,13 @@ class Attributes:
         read = _READ.get(item.type)
         value = read(item) if read else onnx.helper.get_attribute_value(item)
         return value.decode() if isinstance(value, bytes) else value
+
+    def mistyped(self, types: Mapping[str, int]) -> str | None:
+        """The first attribute that is not of its type; files older than types of attributes leave them undefined."""
+        for name, item in self._found.items():
+            if item.type and item.type != types.get(name, item.type):
+                return name
+        return None
 
     def unread(self) -> list[str]:
         return [name for name in self._found if name not in self._read]
