@@ -89,3 +89,16 @@ def test_the_type_of_a_value_is_that_of_a_weight_that_is_computed() -> None:
     model.graph.node[0].domain = "foreign"
     model.opset_import.add(domain="foreign", version=1)
     assert op_types(bnfold.fold(model).model) == ["Relu", "Conv", "Conv", "Cast", "Sigmoid"]
+
+
+def test_a_chain_that_is_shortened_folds_once_another_one_below_is_shorter() -> None:
+    """`c` has two ways of `f` into one constant, until the chain below begins with `d`, which takes no shift."""
+    text = """(T[N,2,3] x) => (T[N,2,4] y) <T[3] k, T[3] l, T[3,4] v, T[3,4] w, T[2,1] c, T[2,1] d, T[2,1] e> {
+        s = Sigmoid(x) a = Add(s, l) b = Mul(a, k) f = Add(b, l) p = MatMul(f, v) q = MatMul(f, w) t = Add(p, q)
+        g = Sub(t, c) h = Mul(g, d) i = Sub(h, e) y = Sigmoid(i) }"""
+    model = parse(text)
+    result = bnfold.fold(model)
+    assert op_types(result.model) == ["Sigmoid", "MatMul", "Add", "MatMul", "Add", "Add", "Mul", "Sub", "Sigmoid"]
+    assert [site.direction for site in result.sites] == ["forward", "shortened"]
+    assert canonical(bnfold.fold(result.model).model) == canonical(result.model)
+    assert_equivalent(model, result.model, reference, rtol=1e-9)

@@ -95,6 +95,7 @@ class _Folding:
         self.whole: list[tuple[Node, ...]] = []
         self.owner: dict[Node, int] = {}
         self.outcomes: dict[int, Outcome | Plan] = {}
+        self.shortened: dict[Plan, int] = {}
         self.absorbed: dict[Node, Plan] = {}
         self.drawn: dict[Plan, tuple[Operator, ...]] = {}
         self.locked: set[Node] = set()
@@ -127,8 +128,9 @@ class _Folding:
         refusals = self._swept(sweeps)
         while self._learn() or self._shorten(refusals):  # either may make room for another fold
             refusals = self._swept(sweeps)
+        last = {index: plan for plan, index in self.shortened.items()}
         for index, answers in refusals.items():
-            self.outcomes.setdefault(index, Outcome(self.sites[index], _told(answers)))
+            self.outcomes[index] = last.get(index) or Outcome(self.sites[index], _told(answers))
         return [self._told_of(index) for index in range(len(self.sites))]
 
     def _swept(self, sweeps: list[tuple[Attempt, bool]]) -> dict[int, list[Refusal]]:
@@ -164,7 +166,7 @@ class _Folding:
     def _shorten(self, kept: Collection[int]) -> bool:
         """Make chains that stay as short as they can be: as they are by now, with what folds have left next to them.
 
-        Returns whether any has become shorter.
+        They still wait: what becomes of others may let them fold. Returns whether any has become shorter.
         """
         if all(self._is_norm(node) for index in kept for node in self.sites[index].nodes):
             return False
@@ -179,9 +181,22 @@ class _Folding:
             if self._try(index, plan_reduction):
                 self.sites[index] = site
             else:
-                self.outcomes |= dict.fromkeys(indices, self.outcomes[index])
+                self._stand_in(index, indices)
                 shortened = True
         return shortened
+
+    def _stand_in(self, index: int, indices: set[int]) -> None:
+        """Let one of the sites of a chain that has been shortened wait on for all of them, as what is left of it.
+
+        What becomes of it becomes of all, see `_told_of`.
+        """
+        plan = self.outcomes.pop(index)
+        if not isinstance(plan, Plan):
+            raise TypeError("a chain is shortened by a plan")
+        self.outcomes.update(dict.fromkeys(indices - {index}, plan))
+        self.sites[index] = replace(self.sites[index], nodes=plan.into)
+        self.owner.update(dict.fromkeys(plan.into, index))
+        self.shortened[plan] = index
 
     def _is_norm(self, node: Node) -> bool:
         """Whether one node does all that a chain can do."""
@@ -190,6 +205,11 @@ class _Folding:
 
     def _told_of(self, index: int) -> Outcome:
         outcome = self.outcomes[index]
+        while isinstance(outcome, Plan) and outcome in self.shortened:
+            later = self.outcomes[self.shortened[outcome]]
+            if later is outcome:
+                break
+            outcome = later
         if isinstance(outcome, Outcome):
             if not self.draws or not outcome.refusal:
                 return outcome
