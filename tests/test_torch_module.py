@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch_literature import BACK, MAPS, NETWORKS, ROWS, norm
 from torch_networks import IMAGES, calibrated, difference, lenet, verdicts
 
+from bnfold.algebra.affine import Affine
 from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.torch.constants import Known
 from bnfold.graphs.torch.module import fold_module
 
 ALL = FoldOptions()
@@ -125,6 +127,24 @@ def test_half_precision(dtype: torch.dtype, rtol: float) -> None:
     assert verdicts(folded.sites) == [BACK, BACK]
     assert {parameter.dtype for parameter in folded.model.parameters()} == {dtype}
     assert difference(exact(x), folded.model(x.to(dtype))) < rtol
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 2, 2), (300, 41), (7,), (2, 3000)])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_weight_is_rounded_once(shape: tuple[int, ...], alone: bool) -> None:
+    weight = torch.randn(shape).requires_grad_()
+    if len(shape) == 4:
+        weight = weight.detach().to(memory_format=torch.channels_last).requires_grad_()
+    scale = torch.rand(shape[0], *(1,) * (len(shape) - 1), dtype=torch.float64) + 0.5
+    expected = (weight.detach().double() * scale).float()
+    known = Known("weight", weight.dtype, shape, lambda: weight, weight, Affine.of(scale.numpy(), 0.0, len(shape)))
+    out = torch.empty_like(weight.detach()) if alone else weight
+    saved = (weight * weight).sum()
+    known.fill(out)
+    assert torch.equal(out, expected)
+    if out is weight:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            saved.backward()
 
 
 def test_a_weight_that_its_type_cannot_hold_stays() -> None:
