@@ -152,7 +152,9 @@ def _biased(kind: ops.Linear, node: Node, a: Affine) -> Step | Refusal:
         if bias.present:
             return Step(((bias.position, as_vector(a, bias.axis)),))
         size = math.prod(kind.sizes[letter] for letter in kind.y[bias.axis])
-        row = np.broadcast_to(vector(a.shift, bias.axis), size)
+        row = vector(a.shift, bias.axis)
+        if row.size != size:
+            row = np.broadcast_to(row, size)
         return Step(edits=(Supply(node, bias.position, row, kind.weight),))
     if not bias.present:
         row = a.shift / bias.gain

@@ -178,17 +178,17 @@ class _Search:
         """Make `value`, as `reader` sees it, hold `a(value)`."""
         if a.is_identity:
             return _Found()
-        refusal = self._spend(a, reader, depth)
+        refusal = self._spend(reader, depth)
         if refusal:
             return refusal
         graph = self.graph
-        if graph.is_constant(value):
+        if graph.is_constant(value):  # it says itself what is not finite
             rounded = graph.rounding(reader, position, a)
             if isinstance(rounded, Refusal):
                 return self._blamed(rounded, reader)
             return _Found((Rewrite(reader, position, a),), (reader,), added_bytes=rounded)
         made = graph.producer(value)
-        refusal = self._unseen(value, reader)
+        refusal = self._infinite(a, reader) or self._unseen(value, reader)
         if refusal:
             return refusal
         if made is None:
@@ -221,7 +221,7 @@ class _Search:
         if a.is_identity or value is None:
             return _Found()
         graph = self.graph
-        refusal = self._spend(a, maker, depth)
+        refusal = self._spend(maker, depth) or self._infinite(a, maker)
         if refusal:
             return refusal
         if graph.is_output(value):
@@ -292,13 +292,16 @@ class _Search:
         others = list(dict.fromkeys(node for node, _ in readers if node != reader))
         return Refusal("shared-value", f"its value is also read by {self._listed(others)}", maker)
 
-    def _spend(self, a: Affine, node: Node, depth: int) -> Refusal | None:
+    def _spend(self, node: Node, depth: int) -> Refusal | None:
         self.steps += 1
         if self.steps > MOST_STEPS or depth > DEEPEST:
             return Refusal("unsupported", "the way to a linear operator is too long", self.graph.name(node))
-        if not a.is_finite:
-            return Refusal("non-finite", "the parameters to fold are not finite numbers", self.graph.name(node))
         return None
+
+    def _infinite(self, a: Affine, node: Node) -> Refusal | None:
+        if a.is_finite:
+            return None
+        return Refusal("non-finite", "the parameters to fold are not finite numbers", self.graph.name(node))
 
     def _holdable(self, step: Step) -> Refusal | None:
         for edit in step.edits:

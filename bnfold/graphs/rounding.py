@@ -48,4 +48,4 @@ def norm(array: NDArray[Any]) -> float:
     flat = array.ravel(order="K")
     if flat.dtype not in (np.float32, np.float64):  # the sum of squares does not fit into smaller types
         flat = flat.astype(np.float32)
-    return math.sqrt(flat.dot(flat)) + 1e-18
+    return math.sqrt(np.vdot(flat, flat)) + 1e-18  # takes elements at any address, as in a mapped file, as they are

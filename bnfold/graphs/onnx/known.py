@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ _FLOATING = {
     onnx.TensorProto.BFLOAT16,
 }
 _BFLOAT16_MAX = 3.3895313892515355e38
+
+
+@cache
+def _limit(elem_type: int) -> float:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+    return float(np.finfo(dtype).max) if dtype.kind == "f" else _BFLOAT16_MAX
 
 
 @dataclass(eq=False, slots=True)
@@ -95,7 +102,7 @@ class Known:
     @property
     def limit(self) -> float:
         """The largest number of its type."""
-        return float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else _BFLOAT16_MAX
+        return _limit(self.elem_type)
 
     def _is_finite(self) -> bool:
         return bool(np.isfinite(self.rounded().astype(np.float64)).all())
@@ -114,4 +121,6 @@ def _spans(shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
     """Whether a parameter is of the same rank, and broadcast to this shape without enlarging it."""
     if len(shape) != len(parameter):
         return False
+    if parameter.count(1) == len(parameter):
+        return True
     return all(size in (1, extent) for size, extent in zip(parameter, shape, strict=True))
