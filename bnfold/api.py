@@ -311,6 +311,10 @@ def _with_sizes(rows: tuple[Latency, ...], before: int | None, after: int | None
 
 def _runnable_pair(a: Any, b: Any, folder: str) -> tuple[Path, Path]:
     for model in (a, b):
+        path = Path(model) if isinstance(model, str | os.PathLike) else None
+        if is_of_torch(model) if path is None else path.suffix.lower() == PROGRAM_SUFFIX:
+            what = path or f"the {type(model).__name__}"
+            raise UsageError(f"{what}: verify and bench take ONNX models; convert compares and times those of PyTorch")
         opened = open_model(model)
         index_model(opened.document.model, opened.name)  # an invalid model is no different one
     return runnable(a, Path(folder) / "a"), runnable(b, Path(folder) / "b")

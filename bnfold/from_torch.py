@@ -2,14 +2,16 @@
 
 Decisions. The fold of an ONNX target is done on the exported graph, so that the account is that of the file. Each
 target is verified twice: the fold against what was exported (or traced), and that against PyTorch itself, so that an
-error of the exporter is neither overlooked nor put down to the fold. A program is verified in PyTorch, as read back
-from the file that was written; its latency is not measured.
+error of the exporter is neither overlooked nor put down to the fold. A program is verified and timed in PyTorch, as
+read back from the file that was written; it is timed as PyTorch runs it without a compiler. Every opening of a
+measurement has a copy of its own, for weights in other places of memory.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as count_from
@@ -31,7 +33,7 @@ from bnfold.results import Latency, Source, Verification
 
 if TYPE_CHECKING:
     from bnfold.checks.exact import ExactModel
-    from bnfold.checks.functions import ExactFunction, FunctionSession
+    from bnfold.checks.functions import ExactFunction, FunctionSession, TimedFunctionSession
     from bnfold.checks.options import CheckOptions
     from bnfold.checks.session import Runner, TensorInfo
 
@@ -162,21 +164,36 @@ class ToProgram(Job):
         return verify_runners(*sides, options, exact=pair, progress=progress)
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
-        """Nothing: latency is measured on ONNX Runtime."""
-        return ()
+        from bnfold.checks.bench import bench_elsewhere
+        from bnfold.checks.options import BENCH_SECONDS_IN_CONVERSION
+
+        options = replace(self._checked(options), bench_seconds=options.bench_seconds or BENCH_SECONDS_IN_CONVERSION)
+        exported, folded = self._sides(attempt)
+        return bench_elsewhere(
+            lambda role: _timed(self._opened, folded if role == "folded" else exported),
+            FRAMEWORK,
+            options,
+            progress=progress,
+        )
 
     def verified(
         self, options: CheckOptions, progress: Progress | None, *, certify: bool = False
     ) -> tuple[Attempt, Verification]:
-        if tuple(options.providers) != ("cpu",):
-            raise UsageError("--providers are ONNX Runtime's; a program is verified in PyTorch on the CPU")
-        options = _with_test_shapes(options, self._opened, [name for name, _, _ in self._opened.inputs])
+        options = self._checked(options)
         attempt, verification = super().verified(options, progress, certify=certify)
         opened, forms = self._opened, ("exported program", "folded program")
         exported, folded = self._sides(attempt)
         runners = _session(opened, exported), _session(opened, folded)
         crossing = Crossing(opened, *runners, _in_float64(opened, exported), forms)
         return attempt, crossing.added_to(verification, options, progress)
+
+    def _checked(self, options: CheckOptions) -> CheckOptions:
+        """The options with test shapes. Raises UsageError for what is ONNX Runtime's."""
+        if tuple(options.providers) != ("cpu",):
+            raise UsageError("--providers are ONNX Runtime's; a program is verified and timed in PyTorch on the CPU")
+        if options.intra_op_num_threads is not None or options.bench_threads:
+            raise UsageError("--intra-op-num-threads is ONNX Runtime's; set OMP_NUM_THREADS for a program of PyTorch's")
+        return _with_test_shapes(options, self._opened, [name for name, _, _ in self._opened.inputs])
 
     def _sides(self, attempt: Attempt) -> tuple[Function, Function]:
         """The program, and an attempt as read back from its file."""
@@ -223,6 +240,15 @@ def _session(opened: Opened, function: Function) -> FunctionSession:
     from bnfold.checks.functions import FunctionSession
 
     return FunctionSession(function, *_signature(opened), FRAMEWORK)
+
+
+def _timed(opened: Opened, function: Function) -> TimedFunctionSession:
+    """A copy of a function, ready to be timed."""
+    from bnfold.checks.functions import TimedFunctionSession
+
+    start = time.perf_counter_ns()
+    copied = function.copied()
+    return TimedFunctionSession(copied, *_signature(opened), FRAMEWORK, (time.perf_counter_ns() - start) / 1e6)
 
 
 def _in_float64(opened: Opened, function: Function) -> ExactFunction:

@@ -252,6 +252,8 @@ class Verification:
 class Latency:
     """Original and folded model timed side by side on one provider at one optimisation level.
 
+    A program of PyTorch's is timed as PyTorch runs it, which is the level "eager"; a session is a copy of it then.
+
     `ratio` is before / after (above 1: the folded model is faster), the median of paired ratios, and
     `ci95` its bootstrap 95 % interval. `control_ratio` and `control_ci95` are the same of the original
     against itself: what this machine calls a difference where there is none. `minimum_effect` is the smallest
@@ -272,7 +274,7 @@ class Latency:
     """
 
     provider: str
-    opt_level: Literal["disable", "all"]
+    opt_level: Literal["disable", "all", "eager"]
     before_ms: float
     after_ms: float
     ratio: float

@@ -409,6 +409,19 @@ def test_on_a_shared_machine_workers_sleep_and_the_first_segment_is_dropped(
     assert machine.perf_counter() < 2.0 * 1.25 + 0.2
 
 
+def test_workers_that_cannot_sleep_cost_the_segments_in_which_they_are_disturbed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def disturbed(rng: random.Random) -> float:
+        return 5.0 * rng.lognormvariate(0, 0.6 if machine.perf_counter() < 0.5 else 0.02)
+
+    machine = Machine(dict.fromkeys(ROLES, disturbed))
+    entry = replace(machine.contest(monkeypatch), may_sleep=False)
+    segments = entry.run(lambda _: None)
+    assert set(machine.spinning) == {True}
+    assert (entry.spinning, entry.dropped, len(segments)) == (True, 1, 3)
+
+
 def test_a_disturbance_later_on_costs_its_segment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def disturbed(rng: random.Random) -> float:
         return 5.0 * rng.lognormvariate(0, 0.6 if 0.7 < machine.perf_counter() < 1.1 else 0.02)

@@ -29,6 +29,7 @@ from bnfold.cli import main
 from bnfold.errors import EquivalenceError, MissingDependency, ModelError, OutputError, UsageError
 from bnfold.graphs.torch import onnx_export
 from bnfold.graphs.torch.exported import load_program
+from bnfold.graphs.torch.opened import Request, open_source
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript
 
@@ -243,6 +244,10 @@ SHAPE = ("--input-shape", "x:2,3,8,8", "--no-bench")
             ["nets:Net", "-o", "o.pt2", "--providers", "cuda", *SHAPE],
             "--providers are ONNX Runtime's; a program",
         ),
+        (
+            ["nets:Net", "-o", "o.pt2", "--intra-op-num-threads", "2", *SHAPE],
+            "--intra-op-num-threads is ONNX Runtime's; set OMP_NUM_THREADS for a program",
+        ),
         (["nets:Net", "--dynamic", "y:0", *SHAPE], "'y' is no input: the forward of the Net takes x"),
         (
             ["nets:Net", "--dynamic", "x:1", *SHAPE],
@@ -424,6 +429,51 @@ def test_a_fold_that_is_wrong_in_a_program_is_not_put_down_to_the_exporter(
     assert "out.pt2" not in names(here)
 
 
+# Latency.
+
+
+def test_a_program_is_timed_as_pytorch_runs_it(net: nn.Module, here: Path) -> None:
+    options = CheckOptions(check_n=2, bench_seconds=0.1)
+    report = bnfold.convert(net, "out.pt2", example_inputs=torch.zeros(MAPS), options=options)
+    (row,) = report.latency
+    assert (row.provider, row.opt_level) == (f"PyTorch {torch.__version__}", "eager")
+    assert row.runs > 0
+    assert min(row.before_ms, row.after_ms, row.init_before_ms, row.init_after_ms) > 0
+    assert (row.file_after_bytes, row.sleeping_workers, row.clock) == (Path("out.pt2").stat().st_size, False, "wall")
+    assert row.bench_seconds == 0.1
+
+
+def test_the_latency_of_a_program_is_printed_and_by_batch(net: nn.Module, here: Path) -> None:
+    free = torch.export.export(net, (torch.zeros(MAPS),), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
+    torch.export.save(free, "free.pt2")
+    options = ("--input-shape", "x:4,3,8,8", "--batch-sizes", "4", "--bench-seconds", "0.1", "--no-verify")
+    result = run("convert", "free.pt2", "-o", "out.pt2", *options, "--report", "r.json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"PyTorch {torch.__version__}, eager, batch 4" in result.stdout
+    (row,) = json.loads(Path("r.json").read_text())["latency"]
+    assert (row["opt_level"], row["batch_size"]) == ("eager", 4)
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_two_files_to_compare_are_onnx(command: str, net: nn.Module, here: Path) -> None:
+    path = program(net)
+    result = run(command, str(path), str(path))
+    said = "verify and bench take ONNX models; convert compares and times those of PyTorch"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {path}: {said}\n")
+    with pytest.raises(UsageError, match=f"the Net: {said}"):
+        getattr(bnfold, command)(net, net)
+
+
+def test_what_is_timed_has_weights_of_its_own_and_says_what_is_wrong_in_one_line(net: nn.Module) -> None:
+    opened = open_source(net, Request(example_inputs=torch.zeros(MAPS)))
+    copied = opened.function.copied()
+    assert next(copied.call.parameters()).data_ptr() != net.conv.weight.data_ptr()
+    x = np.ones(MAPS, np.float32)
+    torch.testing.assert_close(copied.prepared([x])(), net(torch.from_numpy(x)))
+    with pytest.raises(ModelError, match=r"^PyTorch .* cannot run the Net: .*channels.*$"):
+        copied.prepared([x[:, :2]])()
+
+
 def test_an_operator_that_the_exporter_does_not_know(here: Path) -> None:
     module = Code(lambda self, x: torch.special.bessel_j0(self.norm(x)), norm=nn.BatchNorm2d(3)).eval()
     with pytest.raises(ModelError) as error:
@@ -439,7 +489,7 @@ def test_an_exporter_without_its_parts(net: nn.Module, here: Path, monkeypatch: 
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r'needs onnxscript: pip install "bnfold\[torch\]"$'):
         bnfold.convert(net, "out.onnx", example_inputs=torch.zeros(MAPS))
-    bnfold.convert(net, "out.pt2", example_inputs=torch.zeros(MAPS), options=CheckOptions(check_n=2))
+    bnfold.convert(net, "out.pt2", bench=False, example_inputs=torch.zeros(MAPS), options=CheckOptions(check_n=2))
 
 
 def test_without_torch_there_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from bnfold.checks.bench_feed import bench_feed
-from bnfold.checks.contest import Contest
+from bnfold.checks.contest import Contest, Opener
 from bnfold.checks.feed import Feed
 from bnfold.checks.finding import Finding, clocks_of, find
 from bnfold.checks.memory import peak_growth
 from bnfold.checks.options import BENCH_SECONDS, CheckOptions
-from bnfold.checks.session import ModelFile, OptLevel, Session, open_session, resolve_options, resolve_providers
+from bnfold.checks.session import (
+    ModelFile,
+    OptLevel,
+    Session,
+    TimedRunner,
+    open_session,
+    resolve_options,
+    resolve_providers,
+)
 from bnfold.checks.turns import Role, Segment, runs_ms
 from bnfold.results import Latency
 
@@ -32,7 +41,7 @@ class Setting:
     """What is measured: one row of the result."""
 
     provider: str
-    opt_level: OptLevel
+    opt_level: OptLevel | Literal["eager"]
     threads: int | None
     batch_size: int | None
     provider_options: Mapping[str, str]
@@ -64,27 +73,24 @@ def bench(
     """
     providers = resolve_providers(options.providers)
     own = resolve_options(options.provider_options, providers)
-    settings = [
-        Setting(provider, level, threads, batch, own.get(provider, {}))
+    settings: list[tuple[OptLevel, Setting]] = [
+        (level, Setting(provider, level, threads, batch, own.get(provider, {})))
         for provider in providers
         for threads in options.bench_threads or (options.intra_op_num_threads,)
         for batch in options.batch_sizes or (None,)
         for level in levels
     ]
     results = []
-    for number, setting in enumerate(settings):
-
-        def advance(fraction: float, number: int = number) -> None:
-            if progress is not None:
-                progress("bench", (number + fraction) / len(settings))
-
-        latency, feed = _measure(original, folded, setting, options, advance)
+    for number, (level, setting) in enumerate(settings):
+        advance = _part_of(progress, number, len(settings))
+        opener = _on_runtime(original, folded, level, setting)
+        latency, feed = _measured(opener, setting, options, advance)
         if memory:
             before, after = (
                 peak_growth(
                     model,
                     setting.provider,
-                    setting.opt_level,
+                    level,
                     feed.values,
                     intra_op_num_threads=setting.threads,
                     provider_options=setting.provider_options,
@@ -97,16 +103,46 @@ def bench(
     return tuple(results)
 
 
-def _measure(
-    original: ModelFile, folded: ModelFile, setting: Setting, options: CheckOptions, advance: Callable[[float], None]
-) -> tuple[Latency, Feed]:
-    set_to: dict[str, str] = {}
+def bench_elsewhere(
+    opened: Callable[[Role], TimedRunner],
+    provider: str,
+    options: CheckOptions,
+    *,
+    progress: Progress | None = None,
+) -> tuple[Latency, ...]:
+    """The same of two models that something else than ONNX Runtime runs, as it comes: a row per batch size.
 
+    `opened` makes the model of a role anew; the threads are those of `provider`, and are not put to sleep.
+
+    Raises:
+        UsageError: if an option does not fit the model.
+        ModelError: if one of the models cannot be run.
+    """
+    settings = [Setting(provider, "eager", None, batch, {}) for batch in options.batch_sizes or (None,)]
+
+    def opener(role: Role, *, spinning: bool) -> TimedRunner:
+        return opened(role)
+
+    return tuple(
+        _measured(opener, setting, options, _part_of(progress, number, len(settings)), may_sleep=False)[0]
+        for number, setting in enumerate(settings)
+    )
+
+
+def _part_of(progress: Progress | None, number: int, count: int) -> Callable[[float], None]:
+    def advance(fraction: float) -> None:
+        if progress is not None:
+            progress("bench", (number + fraction) / count)
+
+    return advance
+
+
+def _on_runtime(original: ModelFile, folded: ModelFile, level: OptLevel, setting: Setting) -> Opener:
     def opener(role: Role, *, spinning: bool) -> Session:
-        session = open_session(
+        return open_session(
             folded if role == "folded" else original,
             setting.provider,
-            setting.opt_level,
+            level,
             intra_op_num_threads=setting.threads,
             provider_options=setting.provider_options,
             tf32=True,
@@ -114,6 +150,22 @@ def _measure(
             spinning=spinning,
             label=_LABELS[role],
         )
+
+    return opener
+
+
+def _measured(
+    opener: Opener,
+    setting: Setting,
+    options: CheckOptions,
+    advance: Callable[[float], None],
+    *,
+    may_sleep: bool = True,
+) -> tuple[Latency, Feed]:
+    set_to: dict[str, str] = {}
+
+    def noted(role: Role, *, spinning: bool) -> TimedRunner:
+        session = opener(role, spinning=spinning)
         set_to.update(session.provider_options)
         return session
 
@@ -121,11 +173,12 @@ def _measure(
         return find(segments, clocks_of(setting.provider, spinning), np.random.default_rng(options.seed))
 
     contest = Contest(
-        opener,
+        noted,
         lambda session: bench_feed(session, options, setting.batch_size),
         lambda segments, spinning: examine(segments, spinning).precise,
         options.bench_seconds or BENCH_SECONDS,
         options.seed,
+        may_sleep=may_sleep,
     )
     segments = contest.run(advance)
     latency = _latency(setting, options, contest, segments, examine(segments, contest.spinning))

@@ -7,12 +7,12 @@ from dataclasses import replace
 from bnfold.checks.feed import Feed
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions
-from bnfold.checks.session import Session
+from bnfold.checks.session import Runner
 from bnfold.checks.shapes import has_free_batch, name_shapes
 from bnfold.errors import ModelError, UsageError
 
 
-def bench_feed(session: Session, options: CheckOptions, batch: int | None) -> Feed:
+def bench_feed(session: Runner, options: CheckOptions, batch: int | None) -> Feed:
     """A drawn feed on which the original runs, or else the user's first.
 
     Its batch is `batch`; where that is None, it is 1 where the batch is free.
@@ -32,7 +32,7 @@ def bench_feed(session: Session, options: CheckOptions, batch: int | None) -> Fe
     return feeds[0]
 
 
-def _of_batch(session: Session, feed: Feed, options: CheckOptions, batch: int) -> CheckOptions:
+def _of_batch(session: Runner, feed: Feed, options: CheckOptions, batch: int) -> CheckOptions:
     """The options under which inputs are drawn that are shaped like this feed, with `batch` rows where that is free."""
     given = name_shapes(session.inputs, options.input_shapes)
     shapes = {name: array.shape for name, array in feed.values.items()}

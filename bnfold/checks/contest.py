@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bnfold.checks.feed import Feed
-from bnfold.checks.session import Session
+from bnfold.checks.session import TimedRunner
 from bnfold.checks.turns import ROLES, Role, Run, Segment, take_turns, warm_up
 
 _LEAST_SEGMENTS = 4
@@ -33,7 +33,7 @@ _EARLY = 0.25  # of the time budget
 class Opener(Protocol):
     """Opens the session of a role, with worker threads that spin or sleep while they wait."""
 
-    def __call__(self, role: Role, *, spinning: bool) -> Session: ...
+    def __call__(self, role: Role, *, spinning: bool) -> TimedRunner: ...
 
 
 def _by_role() -> dict[Role, list[float]]:
@@ -47,6 +47,7 @@ class Contest:
     Attributes:
         precise: whether segments are enough, whose workers spun or slept.
         seconds: time to spend at most, after the first warm-up.
+        may_sleep: whether workers can be put to sleep; if not, what others disturb is dropped for as long as it lasts.
         init_ms, first_run_ms: times of session creation, and of first runs, one of every opening.
         spinning: whether ONNX Runtime's workers spin while they wait.
         dropped: number of segments that others disturbed.
@@ -55,12 +56,13 @@ class Contest:
     """
 
     opener: Opener
-    choose_feed: Callable[[Session], Feed]
+    choose_feed: Callable[[TimedRunner], Feed]
     precise: Callable[[Sequence[Segment], bool], bool]
     seconds: float
     seed: int
     init_ms: dict[Role, list[float]] = field(default_factory=_by_role)
     first_run_ms: dict[Role, list[float]] = field(default_factory=_by_role)
+    may_sleep: bool = True
     spinning: bool = True
     dropped: int = 0
     spent_s: float = 0.0
@@ -94,7 +96,7 @@ class Contest:
             self.spent_s += now - began
             (disturbed if self.spinning and segment.contended else segments).append(segment)
             early = now < start + _EARLY * self.seconds or len(segments) + len(disturbed) == 1
-            sleep = self.spinning and early and len(disturbed) >= max(1, len(segments))
+            sleep = self.may_sleep and self.spinning and early and len(disturbed) >= max(1, len(segments))
             if sleep:
                 self.dropped += len(segments)  # they are of another kind
                 segments, self.spinning, end = [], False, now + self.seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from bnfold.checks.session import Array, TensorInfo
 from bnfold.errors import ModelError
@@ -33,6 +33,36 @@ class FunctionSession:
         if len(arrays) != len(self.outputs):
             raise ModelError(f"{self.provider} gives {len(arrays)} outputs where the model has {len(self.outputs)}")
         return {info.name: array for info, array in zip(self.outputs, arrays, strict=True)}
+
+
+class PreparedFunction(Protocol):
+    """A function that can be timed: what only brings arrays to it and back is done before, or not at all."""
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        """As an `ArrayFunction`."""
+
+    def prepared(self, arrays: Sequence[Array]) -> Callable[[], object]:
+        """A call that runs it once on these arrays. Raises ModelError."""
+
+
+class TimedFunctionSession(FunctionSession):
+    """A function that is ready to be timed; `init_ms` is what it took to make it so."""
+
+    def __init__(
+        self,
+        function: PreparedFunction,
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        provider: str,
+        init_ms: float,
+    ) -> None:
+        super().__init__(function, inputs, outputs, provider)
+        self._prepared = function.prepared
+        self.init_ms = init_ms
+        self.provider_options: Mapping[str, str] = {}
+
+    def runner(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
+        return self._prepared([feeds[info.name] for info in self.inputs])
 
 
 class ExactFunction:

@@ -64,6 +64,16 @@ class Runner(Protocol):
         """All outputs by name. Raises ModelError."""
 
 
+class TimedRunner(Runner, Protocol):
+    """One that can be timed: `init_ms` is what it took to make it, `provider_options` what the provider was set to."""
+
+    init_ms: float
+    provider_options: Mapping[str, str]
+
+    def runner(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
+        """A call without arguments that runs the model once on `feeds`, and nothing else. Raises ModelError."""
+
+
 class Session:
     """A model that is loaded and ready to run. Made by `open_session`.
 
@@ -80,7 +90,7 @@ class Session:
         self._inner = inner
         self._label = label
         self.provider = provider
-        self.provider_options = dict(provider_options or {})
+        self.provider_options: Mapping[str, str] = dict(provider_options or {})
         self._device_id = int(self.provider_options.get("device_id", 0))
         self.init_ms = init_ms
         self.inputs = tuple(_tensor_info(value) for value in inner.get_inputs())

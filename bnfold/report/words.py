@@ -21,7 +21,7 @@ from bnfold.results import (
 
 # A difference of this size would matter to many who fold BatchNorms.
 _LARGE_EFFECT = 0.05
-_OPT_LEVELS = {"disable": "not optimised", "all": "optimised"}
+_OPT_LEVELS = {"disable": "not optimised", "all": "optimised", "eager": "eager"}
 
 
 def printable(text: str) -> str:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from bnfold.errors import ModelError
-from bnfold.graphs.torch.fold import attempt
+from bnfold.graphs.torch.fold import attempt, first_line
 
 Array = NDArray[Any]
 _NARROWER = (torch.float16, torch.bfloat16, torch.float32)
@@ -44,9 +44,7 @@ class Function:
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """Raises ModelError if PyTorch cannot run the model on these arrays."""
-        waiting = iter(arrays)
-        leaves = [self._tensor(next(waiting), leaf) if isinstance(leaf, torch.dtype) else leaf for leaf in self.leaves]
-        args, kwargs = tree_unflatten(leaves, self.spec)
+        args, kwargs = self._arguments(arrays)
 
         def run() -> Any:
             mode: Any = _EverythingInFloat64() if self.float64 else nullcontext()  # type: ignore[no-untyped-call]
@@ -59,12 +57,35 @@ class Function:
             raise ModelError(f"{self.what} gives {len(given)} results, fewer than its trace did")
         return [_array(given[place]) for place in self.results]
 
+    def prepared(self, arrays: Sequence[Array]) -> Callable[[], object]:
+        """A call that runs the model once on tensors that are ready; it raises ModelError where PyTorch cannot."""
+        args, kwargs = self._arguments(arrays)
+
+        def run() -> object:
+            try:
+                with torch.no_grad():
+                    return self.call(*args, **kwargs)
+            except Exception as error:  # PyTorch raises what it likes
+                raise ModelError(f"PyTorch {torch.__version__} cannot run {self.what}: {first_line(error)}") from error
+
+        return run
+
+    def copied(self) -> Function:
+        """The same function with weights in memory of its own. Raises ModelError if the model cannot be copied."""
+        return replace(self, call=attempt(f"{self.what} cannot be copied", lambda: copy.deepcopy(self.call)))
+
     def in_float64(self) -> Function:
         """The same function in float64. Raises ModelError if the model cannot be copied."""
         model: Any = self.call
         if isinstance(model, nn.Module):
             model = attempt(f"{self.what} cannot be copied", lambda: copy.deepcopy(model).double())
         return replace(self, call=model, what=f"{self.what} in float64", float64=True)
+
+    def _arguments(self, arrays: Sequence[Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        waiting = iter(arrays)
+        leaves = [self._tensor(next(waiting), leaf) if isinstance(leaf, torch.dtype) else leaf for leaf in self.leaves]
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        return args, kwargs
 
     def _tensor(self, array: Array, dtype: torch.dtype) -> torch.Tensor:
         tensor = torch.from_numpy(np.array(array)).to(dtype)  # a copy: what is written to an input stays here
