@@ -229,9 +229,11 @@ def _unread(graph: onnx.GraphProto) -> set[str]:
 
 
 def passes_full_check(model: onnx.ModelProto) -> bool:
-    """Whether strict shape inference has nothing to say against a model."""
+    """Whether strict shape inference has nothing to say against a model, its functions written out or not."""
     try:
         onnx.checker.check_model(model, full_check=True)
+        if model.functions:
+            onnx.checker.check_model(onnx.inliner.inline_local_functions(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
         return False
     return True

@@ -29,9 +29,11 @@ _SPELLINGS: tuple[tuple[str, int | None], ...] = (
 def add_extras(model: onnx.ModelProto, b: Builder, rng: np.random.Generator) -> dict[str, Sequence[Array]]:
     """Change a model in place; what its new outputs are in each world."""
     vars_ = {var.name: var for node in model.graph.node for var in b.vars if var.name in node.output}
-    foreign = _own_operators(model, vars_, rng) if rng.random() < 0.15 else set[str]()
+    if rng.random() < 0.15:
+        _own_operators(model, vars_, rng)
     if rng.random() < 0.2:
-        _sizes_of_an_example(model, [var for var in vars_.values() if var.name not in foreign], rng)
+        standard = {name for node in model.graph.node if not node.domain for name in node.output}
+        _sizes_of_an_example(model, [var for var in vars_.values() if var.name in standard], rng)
     if rng.random() < 0.15:
         _compute_integers(model, rng)
     outputs: dict[str, Sequence[Array]] = {}
@@ -42,7 +44,7 @@ def add_extras(model: onnx.ModelProto, b: Builder, rng: np.random.Generator) -> 
     return outputs
 
 
-def _own_operators(model: onnx.ModelProto, vars_: dict[str, Var], rng: np.random.Generator) -> set[str]:
+def _own_operators(model: onnx.ModelProto, vars_: dict[str, Var], rng: np.random.Generator) -> None:
     """Operators that inference knows nothing of, most of them with what the file says of their results, in part."""
     made = set()
     for node in model.graph.node:
@@ -56,11 +58,10 @@ def _own_operators(model: onnx.ModelProto, vars_: dict[str, Var], rng: np.random
         if rng.random() < 0.8:
             told = [size if size is not None and rng.random() < 0.7 else None for size in var.dims]
             model.graph.value_info.append(helper.make_tensor_value_info(var.name, var.elem_type, told))
-    return made
 
 
 def _sizes_of_an_example(model: onnx.ModelProto, vars_: list[Var], rng: np.random.Generator) -> None:
-    """Sizes that hold in the first world alone."""
+    """Sizes that hold in the first world alone, of values of which nobody has to believe what a file says."""
     known = {info.name for info in [*model.graph.output, *model.graph.value_info]}
     for var in vars_:
         if var.name not in known and rng.random() < 0.7:

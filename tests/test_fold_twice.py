@@ -91,8 +91,8 @@ def test_the_type_of_a_value_is_that_of_a_weight_that_is_computed() -> None:
     assert op_types(bnfold.fold(model).model) == ["Relu", "Conv", "Conv", "Cast", "Sigmoid"]
 
 
-def test_a_chain_that_is_shortened_folds_once_another_one_below_is_shorter() -> None:
-    """`c` has two ways of `f` into one constant, until the chain below begins with `d`, which takes no shift."""
+def test_two_ways_into_one_constant_end_in_biases_above_it() -> None:
+    """The shift of `f` may go into `c` on either way, but not on both."""
     text = """(T[N,2,3] x) => (T[N,2,4] y) <T[3] k, T[3] l, T[3,4] v, T[3,4] w, T[2,1] c, T[2,1] d, T[2,1] e> {
         s = Sigmoid(x) a = Add(s, l) b = Mul(a, k) f = Add(b, l) p = MatMul(f, v) q = MatMul(f, w) t = Add(p, q)
         g = Sub(t, c) h = Mul(g, d) i = Sub(h, e) y = Sigmoid(i) }"""
@@ -102,3 +102,29 @@ def test_a_chain_that_is_shortened_folds_once_another_one_below_is_shorter() -> 
     assert [site.direction for site in result.sites] == ["forward", "shortened"]
     assert canonical(bnfold.fold(result.model).model) == canonical(result.model)
     assert_equivalent(model, result.model, reference, rtol=1e-9)
+
+
+def test_functions_are_written_out_where_that_lets_no_site_stay() -> None:
+    """With them as they are, `n` stays; written out, `e` once did, for its two ways into `c`."""
+    text = """(T[N,3] x) => (T[N,2] y) <bn2[3], T[3,4] w, bn[4], T[2] c> {
+            s = Sigmoid(x) e = BN2(s) m = MatMul(e, w) p = local.f(m, gamma, beta, mean, var)
+            q = local.f(m, gamma, beta, mean, var) t = Add(p, q) y = Add(t, c) }
+        <domain: "local", opset_import: ["" : 17]> f (a, g, h, i, j) => (r) {
+            v = Constant<value = double[4,2] {1, 2, 3, 4, 5, 6, 7, 8}>() n = BatchNormalization(a, g, h, i, j)
+            r = MatMul(n, v) }"""
+    model = parse(text)
+    folded = bnfold.fold(model).model
+    assert op_types(folded) == ["Sigmoid", "MatMul", "Add", "MatMul", "MatMul", "Add", "Add"]
+    assert canonical(bnfold.fold(folded).model) == canonical(folded)
+    assert_equivalent(model, folded, reference, rtol=1e-9)
+
+
+def test_what_is_left_of_a_chain_folds_where_its_addend_has_become_a_bias() -> None:
+    """Without the `a` in front, `b` belongs to the product, and `c` alone has no shift to refuse."""
+    text = """(T[N,3,4] x) => (T[N,2,5] y, T[N,3,5] z) <T[4,5] w, T[3,1] l, T[3,1] k, T[2,3,3] v> {
+        m = MatMul(x, w) a = Neg(m) b = Add(a, l) c = Mul(b, k) y = Conv<pads = [1, 1]>(c, v) z = Sigmoid(m) }"""
+    model = parse(text)
+    folded = bnfold.fold(model).model
+    assert op_types(folded) == ["MatMul", "Add", "Conv", "Sigmoid"]
+    assert canonical(bnfold.fold(folded).model) == canonical(folded)
+    assert_equivalent(model, folded, reference, rtol=1e-9)

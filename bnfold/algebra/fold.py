@@ -173,10 +173,17 @@ class _Folding:
         shortened = False
         for chain in self.graph.sites():
             indices = {self.owner[node] for node in chain.nodes if node in self.owner} & set(kept)
-            if len(chain.nodes) < 2 or chain.refusal or not indices:
+            if chain.refusal or not indices:
                 continue
             index = min(indices)
             site = self.sites[index]
+            if set(chain.nodes) < set(site.nodes):  # what it began with is by now the bias of a product
+                self.sites[index] = replace(site, nodes=chain.nodes)
+                self.answers = {key: answer for key, answer in self.answers.items() if key[0] != index}
+                shortened = True
+                continue
+            if len(chain.nodes) < 2:
+                continue
             self.sites[index] = replace(site, nodes=chain.nodes)
             if self._try(index, plan_reduction):
                 self.sites[index] = site

@@ -15,7 +15,7 @@ that of the first alternative, which is the one that would have removed the most
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,8 +78,8 @@ def plan_backward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
 
 def plan_forward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the site into what stands below it."""
-    found = _Search(graph, trace).push_site(site, site_affine(graph, site))
-    return found if isinstance(found, Refusal) else _plan(graph, found, "forward")
+    affine = site_affine(graph, site)
+    return _pushed(graph, site, affine, trace, lambda found: _plan(graph, found, "forward"))
 
 
 def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
@@ -91,11 +91,12 @@ def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     up = _Search(graph, trace).pull_site(site, affine.scaling())
     if isinstance(up, Refusal):
         return up
-    down = _Search(graph, trace).push_site(site, affine.shifting())
-    if isinstance(down, Refusal):
-        return down
-    kept = tuple(edit for edit in down.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
-    return _plan(graph, up.plus(down._replace(edits=kept)), "split")
+
+    def both(down: _Found) -> Plan | Refusal:
+        kept = tuple(edit for edit in down.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
+        return _plan(graph, up.plus(down._replace(edits=kept)), "split")
+
+    return _pushed(graph, site, affine.shifting(), trace, both)
 
 
 def plan_merge(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
@@ -106,6 +107,22 @@ def plan_merge(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     if isinstance(found, Refusal):
         return up if isinstance(up, Refusal) else found
     return _plan(graph, found, "merged")
+
+
+def _pushed(
+    graph: Graph, site: Site, affine: Affine, trace: Trace, plan: Callable[[_Found], Plan | Refusal]
+) -> Plan | Refusal:
+    """Push an affine down from a site; where two ways meet in one operator, with biases above it instead."""
+
+    def attempt(early: bool) -> Plan | Refusal:
+        found = _Search(graph, trace, early=early).push_site(site, affine)
+        return found if isinstance(found, Refusal) else plan(found)
+
+    made = attempt(early=False)
+    if isinstance(made, Plan) or made.reason != "conflict":
+        return made
+    other = attempt(early=True)
+    return other if isinstance(other, Plan) else made
 
 
 def site_affine(graph: Graph, site: Site) -> Affine:
@@ -141,13 +158,15 @@ def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
 class _Search:
     """One bounded search; its methods return a part of a plan or a refusal and change nothing but budget and trace.
 
-    With `merging`, another affine operator that multiplies may absorb too.
+    With `merging`, another affine operator that multiplies may absorb too; with `early`, a product gets a bias of its
+    own rather than another operator below it.
     """
 
-    def __init__(self, graph: Graph, trace: Trace, merging: bool = False) -> None:
+    def __init__(self, graph: Graph, trace: Trace, *, merging: bool = False, early: bool = False) -> None:
         self.graph = graph
         self.trace = trace
         self.merging = merging
+        self.early = early
         self.steps = 0
 
     def pull_site(self, site: Site, affine: Affine) -> _Found | Refusal:
@@ -250,7 +269,9 @@ class _Search:
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
         steps = self._allowed(kind, steps)
-        return _best((self._leave(node, step, depth) for step in steps), adding=False)
+        if self.early and isinstance(kind, ops.Linear):
+            steps = steps[::-1]
+        return _best((self._leave(node, step, depth) for step in steps), adding=self.early)
 
     def _leave(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
         """Meet the demands of one forward step and push on what its outputs carry."""
