@@ -154,6 +154,35 @@ def test_operators_agree_with_onnx_runtime(body: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
+# A Scan over two values, with a state: along which axes and which way, what it is given and what it gives.
+SCANS = [
+    "num_scan_inputs = 2",
+    "num_scan_inputs = 2, scan_input_directions = [0, 1], scan_output_directions = [1, 0]",
+    "num_scan_inputs = 2, scan_input_axes = [1, -1], scan_output_axes = [2, -1], scan_output_directions = [0, 1]",
+]
+
+
+@pytest.mark.parametrize("settings", SCANS)
+def test_scans_agree_with_onnx_runtime(settings: str) -> None:
+    text = f"""(T[3,3,3] a, T[3,3,3] b, T[3,3] s) => (T[3,3] last, T[p,q,r] u, T[p,q,r] v)
+        {{ last, u, v = Scan<{settings}, body = g (T[3,3] t, T[3,3] e, T[3,3] f) => (T[3,3] m, T[3,3] p, T[3,3] q)
+          {{ h = MatMul(t, e) m = Add(h, f) p = Sub(m, e) q = Mul(m, f) }}>(s, a, b) }}"""
+    model = parse(text, "float")
+    feeds = {name: RNG.standard_normal((3, 3, 3)).astype(np.float32) for name in "ab"} | {"s": X[0, 0, :3, :3]}
+    expected = open_session(model.SerializeToString()).run(feeds)
+    found = Engine(open_model(model).document).run(feeds)
+    assert found.keys() == expected.keys()
+    for name, want in expected.items():
+        np.testing.assert_allclose(found[name], want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+
+
+def test_a_scan_over_sequences_of_two_lengths_is_refused() -> None:
+    text = """(T[3,2] a, T[4,2] b) => (T[l,2] u)
+        { u = Scan<num_scan_inputs = 2, body = g (T[2] e, T[2] f) => (T[2] p) { p = Add(e, f) }>(a, b) }"""
+    with pytest.raises(CannotRun, match=r"^node 'u' \(Scan\): ValueError"):
+        Engine(open_model(parse(text, "float")).document).run({"a": X[0, 0, :3, :2], "b": X[0, 0, :4, :2]})
+
+
 def test_every_operator_is_tried() -> None:
     tried = {node.op_type for body in CASES for node in model_of(body).graph.node}
     assert tried == BORROWED | WRITTEN.keys()

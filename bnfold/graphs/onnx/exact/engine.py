@@ -235,6 +235,8 @@ class Engine:
             return self._body(_attribute(node, taken), [], values, run)
         if node.op_type == "Loop":
             return self._loop(_attribute(node, "body"), inputs, values, run)
+        if node.op_type == "Scan" and opset >= 9:  # before, it had a batch
+            return self._scan(node, inputs, values, run)
         if node.op_type in WRITTEN:
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             result = WRITTEN[node.op_type](attributes, inputs, opset, len(node.output))
@@ -292,6 +294,33 @@ class Engine:
         if not count:
             self._show(graph, [np.asarray(0), np.asarray(True), *state], values, run)
         return [*state, *(np.stack(column) for column in scans)]
+
+    def _scan(self, node: onnx.NodeProto, inputs: list[Any], values: Values, run: _Run) -> list[Any]:
+        body, given = _attribute(node, "body"), {item.name: item for item in node.attribute}
+        count = given["num_scan_inputs"].i
+        state, sequences = inputs[:-count], inputs[-count:]
+        axes, back = _per_sequence(given, "input", count)
+        out_axes, out_back = _per_sequence(given, "output", len(body.output) - len(state))
+        scans: list[list[Any]] = [[] for _ in out_axes]
+        (length,) = {array.shape[axis] for array, axis in zip(sequences, axes, strict=True)}
+        for step in range(length):
+            pieces = [
+                np.take(array, length - 1 - step if reverse else step, axis)
+                for array, axis, reverse in zip(sequences, axes, back, strict=True)
+            ]
+            made = self._body(body, [*state, *pieces], values, run)
+            state = made[: len(state)]
+            for column, value in zip(scans, made[len(state) :], strict=True):
+                column.append(value)
+        columns = [column[::-1] if reverse else column for column, reverse in zip(scans, out_back, strict=True)]
+        return [*state, *(np.stack(column, axis) for column, axis in zip(columns, out_axes, strict=True))]
+
+
+def _per_sequence(given: Mapping[str, onnx.AttributeProto], side: str, count: int) -> tuple[list[int], list[int]]:
+    """The axes of what a Scan takes or gives piece by piece, and which of it runs backwards."""
+    found = [given.get(f"scan_{side}_{what}") for what in ("axes", "directions")]
+    axes, directions = ([0] * count if item is None else list(item.ints) for item in found)
+    return axes, directions
 
 
 def _watched(watch: Watch | None, name: str, value: Any) -> None:
