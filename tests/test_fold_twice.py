@@ -80,6 +80,18 @@ def test_a_batch_norm_that_gains_a_shift_is_tried_anew() -> None:
     assert_equivalent(model, folded, reference, rtol=1e-9)
 
 
+def test_what_the_file_says_of_a_call_is_no_better_than_of_what_the_function_holds() -> None:
+    """Written out, the function ends in an operator of the standard, of whose result a file is not believed."""
+    model = parse(
+        """(T[N,C,L] x) => (T[N,5] y) <T[N,3,4] v, bn[3], T[12,5] w> {
+            v = local.f(x) e = BN(v) f = Flatten(e) y = MatMul(f, w) }
+        <domain: "local", opset_import: ["" : 17]> f (a) => (b) { b = Sigmoid(a) }"""
+    )
+    assert [info.name for info in model.graph.value_info] == ["v"]
+    (site,) = bnfold.fold(model).sites
+    assert "the reshape from (N, C, L)" in (site.detail or "")
+
+
 def test_the_type_of_a_value_is_that_of_a_weight_that_is_computed() -> None:
     """Behind a foreign operator inference knows none, and a fold turns a computed weight into one with a type."""
     text = """(T[N,3,L] x) => (double[N,2,L] y) <T[4,3,1] w, T[2,4,1] v, bn[4], double[2] g> {

@@ -16,7 +16,7 @@ most folds need few of them, many none.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
@@ -149,7 +149,7 @@ class Shapes:
         """Infer for the first time."""
         self._blank.CopyFrom(self._model)
         main = self._scopes[0]
-        _forget(self._blank.graph, main)
+        _forget(self._blank.graph, main, {(function.domain, function.name) for function in self._model.functions})
         if _opset(self._model) < _POOLS_RIGHT_FROM:
             self._blank.opset_import.add(domain=_HIDDEN, version=1)
         self._infer()
@@ -294,9 +294,13 @@ def _bodies(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     return [body for node in graph.node for body in graphs_of(node)]
 
 
-def _forget(graph: onnx.GraphProto, scope: Scope) -> None:
-    """Leave what inference is to start from: no sizes of values in between, and operators that it knows."""
-    foreign = {name for node in graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+def _forget(graph: onnx.GraphProto, scope: Scope, local: Collection[tuple[str, str]]) -> None:
+    """Leave what inference is to start from: no sizes of values in between, and operators that it knows.
+
+    It looks into functions of the model, `local`, as it looks at what they hold where they are written out.
+    """
+    others = (node for node in graph.node if node.domain not in ("", "ai.onnx"))
+    foreign = {name for node in others if (node.domain, node.op_type) not in local for name in node.output}
     kept = [info for info in graph.value_info if info.name in foreign]
     del graph.value_info[:]
     graph.value_info.extend(kept)
@@ -305,7 +309,7 @@ def _forget(graph: onnx.GraphProto, scope: Scope) -> None:
             node.op_type = "Identity"
             del node.attribute[:], node.input[1:]
     for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):
-        _forget(inner, body)
+        _forget(inner, body, local)
 
 
 def _mask_pools(graph: onnx.GraphProto, inferred: onnx.GraphProto, scope: Scope) -> bool:
