@@ -301,8 +301,13 @@ def bench(
     from bnfold.checks.bench import bench as run
 
     with TemporaryDirectory(prefix="bnfold-") as folder:
-        latency = run(*_runnable_pair(a, b, folder), checks, memory=memory, progress=progress)
+        names = (_called(a, "the first model"), _called(b, "the second model"))
+        latency = run(*_runnable_pair(a, b, folder), checks, names=names, memory=memory, progress=progress)
     return _with_sizes(latency, *(files.nbytes(open_model(model).document) for model in (a, b)))
+
+
+def _called(model: Any, otherwise: str) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else otherwise
 
 
 def _with_sizes(rows: tuple[Latency, ...], before: int | None, after: int | None) -> tuple[Latency, ...]:

@@ -202,6 +202,16 @@ def test_odd_models_are_converted_or_refused_in_one_line(name: str, tmp_path: Pa
     assert "\r" not in out
 
 
+@pytest.mark.parametrize("order", ["good.onnx odd.onnx", "odd.onnx good.onnx"])
+def test_a_bench_says_which_of_the_two_does_not_run(order: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good.onnx")
+    save(tmp_path / "odd.onnx", ODD_MODELS["an operator of nobody's"][0])
+    code, out, errors = in_this_process("bench", *order.split(), "--no-memory")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"Error: ONNX Runtime cannot load odd\.onnx: .*Magic.*\n", errors)
+
+
 # The disk.
 
 

@@ -33,7 +33,6 @@ Progress = Callable[[str, float], None]
 """Called with the name of the stage and the fraction of it that is done, 0 to 1."""
 
 LEVELS: tuple[OptLevel, ...] = ("disable", "all")
-_LABELS: Mapping[Role, str] = {"original": "the original", "folded": "the folded model", "control": "the original"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ def bench(
     options: CheckOptions,
     *,
     levels: Sequence[OptLevel] = LEVELS,
+    names: tuple[str, str] = ("the original", "the folded model"),
     memory: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Latency, ...]:
@@ -64,7 +64,7 @@ def bench(
     seconds on a quiet machine, where 5 % of difference would have been found by then. The input is a drawn one, of
     batch 1 where the batch is free and none is asked for, or the user's where none can be drawn. ORT must be able to
     load both models safely without optimisations (see `verify`). With `memory`, each model is also run in a process of
-    its own, to see how much memory it needs.
+    its own, to see how much memory it needs. `names` are what messages call the models.
 
     Raises:
         UsageError: if an option does not fit the model or the machine.
@@ -83,7 +83,7 @@ def bench(
     results = []
     for number, (level, setting) in enumerate(settings):
         advance = _part_of(progress, number, len(settings))
-        opener = _on_runtime(original, folded, level, setting)
+        opener = _on_runtime((original, folded), names, level, setting)
         latency, feed = _measured(opener, setting, options, advance)
         if memory:
             before, after = (
@@ -137,10 +137,13 @@ def _part_of(progress: Progress | None, number: int, count: int) -> Callable[[fl
     return advance
 
 
-def _on_runtime(original: ModelFile, folded: ModelFile, level: OptLevel, setting: Setting) -> Opener:
+def _on_runtime(
+    models: tuple[ModelFile, ModelFile], names: tuple[str, str], level: OptLevel, setting: Setting
+) -> Opener:
     def opener(role: Role, *, spinning: bool) -> Session:
+        which = int(role == "folded")
         return open_session(
-            folded if role == "folded" else original,
+            models[which],
             setting.provider,
             level,
             intra_op_num_threads=setting.threads,
@@ -148,7 +151,7 @@ def _on_runtime(original: ModelFile, folded: ModelFile, level: OptLevel, setting
             tf32=True,
             deterministic=False,
             spinning=spinning,
-            label=_LABELS[role],
+            label=names[which],
         )
 
     return opener
