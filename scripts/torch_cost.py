@@ -6,10 +6,10 @@ Builds the ResNet-50 of the transformers library from its configuration (random 
 takes turns, in an order drawn anew for every round: `torch.export.export(module, ...)` alone, `bnfold.fold` of the
 module, `bnfold.fold(..., inplace=True)` of a copy of it made beforehand, and, as a yardstick for what a second module
 in memory costs at least, `copy.deepcopy(module)`. Python's garbage is collected before each, outside of the clock: an
-export leaves a graph behind, and whose turn it is to clear it away is chance. Prints a Markdown table of medians, and
-how much of an export comes on top of one: the median over the rounds of (fold - export) / export, and of copy / export.
-The last column sets the same time against an export with `strict=True`, which reads the code by way of Dynamo; folds
-take the other one, as it traces more models.
+export leaves a graph behind, and whose turn it is to clear it away is chance. What a run gives is let go after it.
+Prints a Markdown table of medians, and how much of an export comes on top of one: the median over the rounds of
+(fold - export) / export, and of copy / export. The last column but one sets the same time against an export with
+`strict=True`, which reads the code by way of Dynamo; folds take the other one, as it traces more models.
 
 Memory is the peak of a process of its own, above what it held before, after it has folded the module once: less that
 of an export, and in terms of the module's weights. It is read where the system is Linux.
@@ -49,27 +49,23 @@ def network() -> nn.Module:
     return hf.ResNetForImageClassification(hf.ResNetConfig()).eval()
 
 
-def export(module: nn.Module) -> None:
-    torch.export.export(module, (), INPUTS, strict=False)
+def export(module: nn.Module) -> object:
+    return torch.export.export(module, (), INPUTS, strict=False)
 
 
-def copied(module: nn.Module) -> None:
-    copy.deepcopy(module)
+def fold(module: nn.Module) -> object:
+    return bnfold.fold(module, example_inputs=INPUTS)
 
 
-def fold(module: nn.Module) -> None:
-    bnfold.fold(module, example_inputs=INPUTS)
+def fold_inplace(module: nn.Module) -> object:
+    return bnfold.fold(module, example_inputs=INPUTS, inplace=True)
 
 
-def fold_inplace(module: nn.Module) -> None:
-    bnfold.fold(module, example_inputs=INPUTS, inplace=True)
-
-
-RUNS: dict[str, Callable[[nn.Module], None]] = {
+RUNS: dict[str, Callable[[nn.Module], object]] = {
     "torch.export": export,
     "bnfold.fold": fold,
     "bnfold.fold, inplace": fold_inplace,
-    "copy.deepcopy": copied,
+    "copy.deepcopy": copy.deepcopy,
 }
 
 
@@ -79,9 +75,10 @@ def timed(name: str, module: nn.Module) -> float:
     gc.collect()
     gc.disable()
     start = time.perf_counter()
-    RUNS[name](subject)
+    result = RUNS[name](subject)
     seconds = time.perf_counter() - start
     gc.enable()
+    del result
     return seconds
 
 
@@ -106,7 +103,8 @@ def growth(name: str) -> None:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory_mib("VmRSS")
-    RUNS[name](module)
+    result = RUNS[name](module)
+    del result
     print(memory_mib("VmHWM") - before)
 
 

@@ -22,6 +22,7 @@ from bnfold.graphs.torch.schemas import schema_of
 MOST_ELEMENTS = 2**24
 _PIECE = 2**15
 _BUFFER = 512
+_PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _QUANTIZED = ("quantized", "quantized_decomposed", "torchao")
 
 
@@ -188,8 +189,7 @@ class Constants:
 
     def _held(self, name: str) -> Known | Refusal:
         tensor = self._state.get(name)
-        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
-        if not isinstance(tensor, torch.Tensor) or not plain or tensor.is_complex():
+        if not isinstance(tensor, torch.Tensor) or type(tensor) not in _PLAIN or tensor.is_complex():
             return Refusal("unsupported", f"'{name}' is a tensor of a kind that is not understood")
         held = tensor
         return Known(name, held.dtype, tuple(held.shape), lambda: held, held)
