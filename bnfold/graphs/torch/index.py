@@ -105,6 +105,8 @@ def watch(value: Value, who: str, detail: str) -> None:
 
 def size_of(number: Any) -> Any:
     """A size as an int, or as a string where it is symbolic."""
+    if type(number) is int:  # as nearly all are
+        return number
     if isinstance(number, fx.Node):
         number = number.meta.get("val")
     if isinstance(number, torch.SymInt):

@@ -170,7 +170,7 @@ class Structure:
     def hooked(self, paths: Iterable[str]) -> Iterable[tuple[str, Value]]:
         """The values that go into and come out of the calls of these modules, with the path of each."""
         wanted = set(paths)
-        for key, members in self.members.items():
+        for key, members in self.members.items() if wanted else ():
             path = next(path for name, path in members[0].calls if name == key)
             if path in wanted:
                 for value in (*self._entering(members), *_leaving(members)):

@@ -40,7 +40,7 @@ class Arguments:
         self._read.update(names)
 
     def unread(self) -> list[str]:
-        return sorted(self._node.given - self._read)
+        return [] if self._node.given <= self._read else sorted(self._node.given - self._read)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Facts(ConstantFacts[Known]):
             known = self.constants.known(value)
             if known is not None:
                 return known.folded_shape
-        return None if value.tensor is None else tuple(size_of(size) for size in value.tensor.shape)
+        return None if value.tensor is None else tuple([size_of(size) for size in value.tensor.shape])
 
     def integers(self, value: Value | None) -> list[int] | None:
         """The elements of a constant of integers, flattened; None for anything else."""
