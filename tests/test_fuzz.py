@@ -48,6 +48,7 @@ def test_models_of_coarser_types_stay_the_same_function_up_to_their_rounding(ele
         (40001358, HALF),  # a chain that is shortened makes room for the BatchNorm above it
         (40002296, DOUBLE),  # a chain before a function can be shortened, or fold whole into what the function holds
         (40013642, DOUBLE),  # the same, where it merges
+        (85001790, FLOAT),  # a chain within a function is seen to be one once the chain above it has folded
     ],
 )
 def test_a_second_fold_finds_nothing_that_the_first_left(seed: int, elem_type: int) -> None:

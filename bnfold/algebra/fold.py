@@ -173,6 +173,10 @@ class _Folding:
         shortened = False
         for chain in self.graph.sites():
             indices = {self.owner[node] for node in chain.nodes if node in self.owner} & set(kept)
+            if not any(node in self.owner for node in chain.nodes):  # a fold above it has let it be seen as one
+                self._enter(chain)
+                shortened = True
+                continue
             if chain.refusal or not indices:
                 continue
             index = min(indices)
