@@ -140,3 +140,18 @@ def test_what_is_left_of_a_chain_folds_where_its_addend_has_become_a_bias() -> N
     assert op_types(folded) == ["MatMul", "Add", "Conv", "Sigmoid"]
     assert canonical(bnfold.fold(folded).model) == canonical(folded)
     assert_equivalent(model, folded, reference, rtol=1e-9)
+
+
+def test_a_batch_norm_merges_into_another_one_though_a_table_above_that_could_take_both() -> None:
+    """`d` and `b` could go into the table `t` together, which is no site; `d` goes into `b` instead."""
+    text = """(T[N,2,3,4] x) => (T[N,2,3,5] y) <T[2,3,4] t, bn[2], bn2[2], T[4,5] w> {
+        k = Mul(x, t) b = BN(k) m = MatMul(b, w) d = BN2(m) y = Sigmoid(d) }"""
+    model = parse(text, values={"beta": 0.0, "mean": 0.0})
+    result = bnfold.fold(model)
+    assert {site.name: (site.status, site.into) for site in result.sites} == {
+        "b": ("kept", ()),
+        "d": ("folded", ("b",)),
+    }
+    feed = {"x": np.random.default_rng(0).standard_normal((2, 2, 3, 4))}
+    assert_close(reference(model)(feed), reference(result.model)(feed), rtol=1e-9)
+    assert canonical(bnfold.fold(result.model).model) == canonical(result.model)

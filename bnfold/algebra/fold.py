@@ -264,14 +264,7 @@ class _Folding:
 
     def _merge(self, graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
         """A merge into another site alone: an operator that becomes a site by it would be one that is never tried."""
-        plan = plan_merge(graph, site, trace)
-        if isinstance(plan, Plan) and any(self._multiplies(node) and node not in self.owner for node in plan.into):
-            return Refusal("conflict", "the operator next to it is no BatchNorm")
-        return plan
-
-    def _multiplies(self, node: Node) -> bool:
-        kind = self.graph.kind(node)
-        return isinstance(kind, ConstAffine) and kind.absorber.scale is not None
+        return plan_merge(graph, site, trace, self.owner)
 
     def _try(self, index: int, attempt: Attempt) -> Refusal | None:
         """Fold one site one way; None when it is done."""

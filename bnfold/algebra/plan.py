@@ -15,7 +15,7 @@ that of the first alternative, which is the one that would have removed the most
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -99,11 +99,11 @@ def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     return _pushed(graph, site, affine.shifting(), trace, both)
 
 
-def plan_merge(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
-    """Fold the site into another affine operator above it, or below: for those that have nowhere else to go."""
+def plan_merge(graph: Graph, site: Site, trace: Trace, others: Container[Node]) -> Plan | Refusal:
+    """Fold the site into one of these other affine operators, above it or below: for those with nowhere else to go."""
     affine = site_affine(graph, site)
-    up = _Search(graph, trace, merging=True).pull_site(site, affine)
-    found = _Search(graph, trace, merging=True).push_site(site, affine) if isinstance(up, Refusal) else up
+    up = _Search(graph, trace, merging=others).pull_site(site, affine)
+    found = _Search(graph, trace, merging=others).push_site(site, affine) if isinstance(up, Refusal) else up
     if isinstance(found, Refusal):
         return up if isinstance(up, Refusal) else found
     return _plan(graph, found, "merged")
@@ -158,11 +158,11 @@ def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
 class _Search:
     """One bounded search; its methods return a part of a plan or a refusal and change nothing but budget and trace.
 
-    With `merging`, another affine operator that multiplies may absorb too; with `early`, a product gets a bias of its
-    own rather than another operator below it.
+    An affine operator that multiplies may absorb too if it is one of `merging`; with `early`, a product gets a bias of
+    its own rather than another operator below it.
     """
 
-    def __init__(self, graph: Graph, trace: Trace, *, merging: bool = False, early: bool = False) -> None:
+    def __init__(self, graph: Graph, trace: Trace, *, merging: Container[Node] = (), early: bool = False) -> None:
         self.graph = graph
         self.trace = trace
         self.merging = merging
@@ -218,7 +218,7 @@ class _Search:
         steps = backward(kind, node, port, a)
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
-        steps = self._allowed(kind, steps)
+        steps = self._allowed(node, kind, steps)
         found = _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
         return found if isinstance(found, Refusal) else found._replace(changed=(*found.changed, value))
 
@@ -268,7 +268,7 @@ class _Search:
         steps = forward(kind, node, position, a, read)
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
-        steps = self._allowed(kind, steps)
+        steps = self._allowed(node, kind, steps)
         if self.early and isinstance(kind, ops.Linear):
             steps = steps[::-1]
         return _best((self._leave(node, step, depth) for step in steps), adding=self.early)
@@ -292,9 +292,9 @@ class _Search:
             total = total.plus(found)
         return total
 
-    def _allowed(self, kind: ops.Kind, steps: Sequence[Step]) -> Sequence[Step]:
+    def _allowed(self, node: Node, kind: ops.Kind, steps: Sequence[Step]) -> Sequence[Step]:
         """The alternatives without those in which another affine operator absorbs, unless that is the purpose."""
-        if not isinstance(kind, ops.ConstAffine) or kind.absorber.scale is None or self.merging:
+        if not isinstance(kind, ops.ConstAffine) or kind.absorber.scale is None or node in self.merging:
             return steps
         allowed = [step for step in steps if not step.absorbs]
         self.trace.passed_over |= len(allowed) < len(steps)
