@@ -30,9 +30,9 @@ _RAW: dict[int, str] = {onnx.TensorProto.FLOAT: "<f4", onnx.TensorProto.DOUBLE: 
 # The numbers that a Constant may hold as an attribute: their type, where they are, and the type of the attribute.
 _NUMBERS: dict[str, tuple[type, Callable[[onnx.AttributeProto], Any], int]] = {
     "value_float": (np.float32, lambda attribute: attribute.f, onnx.AttributeProto.FLOAT),
-    "value_floats": (np.float32, lambda attribute: attribute.floats, onnx.AttributeProto.FLOATS),
+    "value_floats": (np.float32, lambda attribute: list(attribute.floats), onnx.AttributeProto.FLOATS),
     "value_int": (np.int64, lambda attribute: attribute.i, onnx.AttributeProto.INT),
-    "value_ints": (np.int64, lambda attribute: attribute.ints, onnx.AttributeProto.INTS),
+    "value_ints": (np.int64, lambda attribute: list(attribute.ints), onnx.AttributeProto.INTS),
 }
 
 # Operators whose result has no more elements than their operands have together.
