@@ -67,9 +67,10 @@ class Constants:
 
     def get(self, value: Value) -> Known | Refusal:
         """The constant that a value is, or why it is none (reasons: computed-weight, overridable, quantized)."""
-        if value not in self._cache:
-            self._cache[value] = self._resolve(value)
-        return self._cache[value]
+        found = self._cache.get(value)
+        if found is None:
+            found = self._cache[value] = self._resolve(value)
+        return found
 
     def known(self, value: Value | None) -> Known | None:
         if value is None:
