@@ -70,7 +70,6 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             _stop(ctx, EXIT_INTERRUPTED, "interrupted")
         except Ended as signal:
-            _drop_output()
             _stop(ctx, signal.exit_code, str(signal))
         except OSError as error:
             _drop_output()
@@ -85,11 +84,12 @@ class _Commands(click.Group):
 
 
 def _drop_output() -> None:
-    """Forget what stdout cannot take, or the interpreter would complain of it once more at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Forget what stdout and stderr cannot take, or the interpreter would complain of it, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _stop(ctx: click.Context, exit_code: int, message: str) -> NoReturn:
@@ -98,6 +98,7 @@ def _stop(ctx: click.Context, exit_code: int, message: str) -> NoReturn:
     one_line = " ".join(line.strip() for line in message.splitlines())
     with contextlib.suppress(OSError):  # a terminal that is gone takes no message
         click.echo(f"Error: {printable(one_line)}", err=True)
+    _drop_output()
     ctx.exit(exit_code)
 
 

@@ -95,8 +95,12 @@ def test_so_is_a_job_that_is_cancelled(stage: str, name: str, code: int, line: s
 
 
 @POSIX
-def test_a_terminal_that_goes_away_takes_its_messages_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+def test_a_terminal_that_goes_away_takes_its_messages_along(
+    unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The progress bar cannot be wiped off any more, and nobody reads why the run ended."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     screen, terminal = os.openpty()
     process = waiting("verifying", tmp_path, stderr=terminal)
     os.close(terminal)
