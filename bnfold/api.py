@@ -237,8 +237,11 @@ def convert(
         if verification is not None and not verification.passed:
             raise EquivalenceError(_difference(target, verification), report)
         if bench and checks is not None and attempt.changed:
+            from bnfold.checks.options import BENCH_SECONDS_IN_CONVERSION
+
+            timed = replace(checks, bench_seconds=checks.bench_seconds or BENCH_SECONDS_IN_CONVERSION)
             try:
-                latency = task.job.measured(attempt, checks, progress)
+                latency = task.job.measured(attempt, timed, progress)
             except ModelError as error:
                 if verification is None:
                     raise

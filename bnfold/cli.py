@@ -71,10 +71,10 @@ class _Commands(click.Group):
             _stop(ctx, EXIT_INTERRUPTED, "interrupted")
         except Ended as signal:
             _stop(ctx, signal.exit_code, str(signal))
-        except OSError as error:
+        except BrokenPipeError:
             _drop_output()
-            if isinstance(error, BrokenPipeError):
-                ctx.exit(EXIT_BROKEN_PIPE)
+            ctx.exit(EXIT_BROKEN_PIPE)
+        except OSError as error:
             _stop(ctx, EXIT_INVALID, str(error))
         except MemoryError as error:
             _stop(ctx, EXIT_INVALID, f"out of memory: {error}")

@@ -244,9 +244,7 @@ class Conversion(Job):
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         from bnfold.checks.bench import bench
-        from bnfold.checks.options import BENCH_SECONDS_IN_CONVERSION
 
-        options = replace(options, bench_seconds=options.bench_seconds or BENCH_SECONDS_IN_CONVERSION)
         return bench(*self._pair(attempt), options, progress=progress)
 
     def _pair(self, attempt: Attempt) -> tuple[Path, Path]:

@@ -165,14 +165,12 @@ class ToProgram(Job):
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         from bnfold.checks.bench import bench_elsewhere
-        from bnfold.checks.options import BENCH_SECONDS_IN_CONVERSION
 
-        options = replace(self._checked(options), bench_seconds=options.bench_seconds or BENCH_SECONDS_IN_CONVERSION)
         exported, folded = self._sides(attempt)
         return bench_elsewhere(
             lambda role: _timed(self._opened, folded if role == "folded" else exported),
             FRAMEWORK,
-            options,
+            self._checked(options),
             progress=progress,
         )
 

@@ -273,11 +273,9 @@ class _Folding:
                 return Refusal("conflict", "another fold has made it more than an affine map", self.graph.name(node))
         trace = Trace()
         plan = attempt(self.graph, self.sites[index], trace)
-        kept = (
-            [edit.node for edit in plan.edits if self._is_locked(edit)]
-            if self.locked and isinstance(plan, Plan)
-            else []
-        )
+        kept: list[Node] = []
+        if self.locked and isinstance(plan, Plan):
+            kept = [edit.node for edit in plan.edits if self._is_locked(edit)]
         if kept:
             detail = "the fold would change a BatchNorm that was left out on request"
             plan = Refusal("not-selected", detail, self.graph.name(kept[0]))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
@@ -170,28 +170,27 @@ class _Search:
         self.steps = 0
 
     def pull_site(self, site: Site, affine: Affine) -> _Found | Refusal:
-        self.trace.nodes.update(site.nodes)
-        for node in site.nodes[1:]:
-            refusal = self._unseen(self.graph.inputs(node)[self._data(node)], node)
-            if refusal:
-                return refusal
         first = site.nodes[0]
         position = self._data(first)
-        found = self._pull(self.graph.inputs(first)[position], affine, first, position, 0)
-        if isinstance(found, Refusal):
-            return found
-        return found._replace(edits=(*(Drop(node, self._data(node), "output") for node in site.nodes), *found.edits))
+        found = self._enter(site) or self._pull(self.graph.inputs(first)[position], affine, first, position, 0)
+        return self._without(site, "output", found)
 
     def push_site(self, site: Site, affine: Affine) -> _Found | Refusal:
+        last = site.nodes[-1]
+        found = self._enter(site) or self._push(self.graph.outputs(last)[0], affine, last, 0)
+        return self._without(site, "input", found)
+
+    def _enter(self, site: Site) -> Refusal | None:
+        """Why the site cannot go as a whole: someone sees a value between its nodes."""
         self.trace.nodes.update(site.nodes)
-        for node in site.nodes[1:]:
-            refusal = self._unseen(self.graph.inputs(node)[self._data(node)], node)
-            if refusal:
-                return refusal
-        found = self._push(self.graph.outputs(site.nodes[-1])[0], affine, site.nodes[-1], 0)
+        unseen = (self._unseen(self.graph.inputs(node)[self._data(node)], node) for node in site.nodes[1:])
+        return next(filter(None, unseen), None)
+
+    def _without(self, site: Site, keep: Literal["input", "output"], found: _Found | Refusal) -> _Found | Refusal:
+        """What was found, with the nodes of the site dropped."""
         if isinstance(found, Refusal):
             return found
-        return found._replace(edits=(*(Drop(node, self._data(node), "input") for node in site.nodes), *found.edits))
+        return found._replace(edits=(*(Drop(node, self._data(node), keep) for node in site.nodes), *found.edits))
 
     def _pull(self, value: Value | None, a: Affine, reader: Node, position: int, depth: int) -> _Found | Refusal:
         """Make `value`, as `reader` sees it, hold `a(value)`."""

@@ -222,7 +222,7 @@ def _latency(
         seconds=contest.spent_s,
         first_run_before_ms=_steady_median(first["original"], first["control"]),
         first_run_after_ms=_steady_median(first["folded"]),
-        bench_seconds=options.bench_seconds or BENCH_SECONDS,
+        bench_seconds=contest.seconds,
         seed=options.seed,
         before_quantiles_ms=before,
         after_quantiles_ms=after,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bnfold.algebra.affine import Refusal
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.evaluation import evaluate
-from bnfold.graphs.onnx.index import Node, Value
+from bnfold.graphs.onnx.index import Node, Value, integer
 from bnfold.graphs.onnx.known import Known
 from bnfold.graphs.onnx.shapes import Shapes
 
@@ -45,9 +45,8 @@ _GROWING = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Equal", "Greater", "Less", "Where", "And", "Or"),
     *("Expand", "ConstantOfShape", "Tile", "Gather", "Range", "MatMul"),
 }
-# Those of which an operand says how large the result is: the others multiply the numbers of elements at most.
-_SIZED = {"Expand", "ConstantOfShape", "Tile", "Range"}
-_SMALL = 2**12
+# Those whose result may have more elements than the numbers of elements of the operands multiply to.
+_SIZED = {"Expand", "ConstantOfShape", "Tile", "Range", "MatMul"}
 _COMPUTED = {"Constant"} | _PLAIN | _GROWING
 
 
@@ -172,9 +171,7 @@ class Constants:
                 return found if found.reason != "computed-weight" else _computed(node, value)
             total += math.prod(found.shape)
             feeds.append(found.rounded())
-        small = total <= _SMALL and len(feeds) <= 2 and node.op not in _SIZED
-        grows = node.op in _GROWING and not small and self._elements(node, value, feeds) > MOST_ELEMENTS
-        if total > MOST_ELEMENTS or grows:
+        if total > MOST_ELEMENTS or (node.op in _GROWING and self._elements(node, value, feeds) > MOST_ELEMENTS):
             return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' and too large to hold")
         result = evaluate(node, feeds, value.port)
         return _computed(node, value) if result is None else self._of_array(result, value)
@@ -194,8 +191,12 @@ class Constants:
         return self._of_array(np.asarray(sizes, np.int64), value)
 
     def _elements(self, node: Node, value: Value, feeds: list[NDArray[Any] | None]) -> float:
-        """How many elements the result has; infinite where that is not known beforehand."""
+        """How many elements the result has, or a larger number within bounds; infinite where neither is known."""
         arrays = [array for array in feeds if array is not None]
+        if node.op not in _SIZED:
+            product = math.prod([array.size for array in arrays])
+            if product <= MOST_ELEMENTS:
+                return product
         if node.op in ("Tile", "Range", "MatMul"):
             sizes = self._shapes.shape(value)
             known = [size for size in sizes or () if isinstance(size, int)]
@@ -215,7 +216,7 @@ class Constants:
 
 def _gathered(node: Node, shapes: list[tuple[int, ...]]) -> int:
     """How many elements a Gather makes of operands of these shapes; 0 where it contradicts itself."""
-    axis = next((item.i for item in node.proto.attribute if item.name == "axis"), 0)
+    axis = integer(node.proto, "axis", 0)
     if len(shapes) != 2 or not -len(shapes[0]) <= axis < len(shapes[0]):
         return 0
     data, indices = shapes

@@ -33,8 +33,9 @@ def evaluate(node: Node, feeds: Sequence[NDArray[Any] | None], port: int) -> NDA
     """One output of one operator of the standard; None where it has none."""
     arrays = [feed for feed in feeds if feed is not None]
     try:
-        direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and node.opset >= _SINCE_OPSET else None
-        return np.asarray(_by_reference(node, feeds)[port] if direct is None else direct)
+        with np.errstate(all="ignore"):
+            direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and node.opset >= _SINCE_OPSET else None
+            return np.asarray(_by_reference(node, feeds)[port] if direct is None else direct)
     except Exception:  # the reference raises what it likes; an operator that it cannot run is no constant
         return None
 
@@ -55,13 +56,9 @@ def _by_numpy(node: Node, arrays: Arrays) -> NDArray[Any] | None:
     if x.dtype not in _FLOATS:
         return None
     if node.op == "CastLike":
-        with np.errstate(all="ignore"):
-            return x.astype(arrays[1].dtype) if arrays[1].dtype in _FLOATS else None
+        return x.astype(arrays[1].dtype) if arrays[1].dtype in _FLOATS else None
     function = _ARITHMETIC.get(node.op)
-    if not function or any(array.dtype != x.dtype for array in arrays):
-        return None
-    with np.errstate(all="ignore"):
-        return function(*arrays)
+    return function(*arrays) if function and all(array.dtype == x.dtype for array in arrays) else None
 
 
 def _by_reference(node: Node, feeds: Sequence[NDArray[Any] | None]) -> Sequence[Any]:
@@ -74,5 +71,4 @@ def _by_reference(node: Node, feeds: Sequence[NDArray[Any] | None]) -> Sequence[
         "new_ops": None,
         "evaluator_cls": None,
     }
-    with np.errstate(all="ignore"):
-        return load_op("", node.op, node.opset)(node.proto, settings).run(*feeds)  # type: ignore[no-any-return]
+    return load_op("", node.op, node.opset)(node.proto, settings).run(*feeds)  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from bnfold.errors import ModelError
 _LOOKERS = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
 _LOOKING = {op for op, _ in _LOOKERS}
 
-# The operators of the standard that do; a foreign one may.
+# The operators of the standard that hold graphs; a foreign one may, too.
 _HOLDING_GRAPHS = {"If", "Loop", "Scan", "SequenceMap"}
 
 # Files older than the field `type` leave it undefined.
@@ -139,6 +139,11 @@ def link(node: Node, position: int, value: Value | None) -> None:
         _enter(node, position, value)
 
 
+def integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An attribute of a node that is one integer."""
+    return next((item.i for item in node.attribute if item.name == name), default)
+
+
 def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs inside a node, in the order of its attributes."""
     return [graph for _, graph in named_graphs_of(node)]
@@ -146,6 +151,8 @@ def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 def named_graphs_of(node: onnx.NodeProto) -> list[tuple[str, onnx.GraphProto]]:
     """The graphs inside a node, each with the name of its attribute."""
+    if node.op_type not in _HOLDING_GRAPHS and not _domain(node.domain):
+        return []
     found: list[tuple[str, onnx.GraphProto]] = []
     for attribute in node.attribute:
         if attribute.type in _MAY_HOLD_GRAPHS:
@@ -204,8 +211,6 @@ def _fill(scope: Scope, where: str) -> None:
                     "export it again"
                 )
             node.inputs.append(value)
-        if not node.domain and node.op not in _HOLDING_GRAPHS:
-            continue
         for graph in graphs_of(node.proto):
             body = _scope_of_graph(graph, scope, scope.opsets, where)
             body.owner = node

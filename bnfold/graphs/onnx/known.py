@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.graphs.rounding import norm, unfit
 
-_FLOATING = {
+FLOATING = {
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.DOUBLE,
@@ -53,7 +53,7 @@ class Known:
 
     @property
     def is_floating(self) -> bool:
-        return self.elem_type in _FLOATING
+        return self.elem_type in FLOATING
 
     @property
     def folded_shape(self) -> tuple[int, ...]:

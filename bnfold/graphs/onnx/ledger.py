@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.algebra.fold import Outcome
@@ -38,7 +39,8 @@ def ledger_of(graph: OnnxGraph, outcomes: Sequence[Outcome], values: Mapping[str
         found = graph.constants.known(values.get(name))
         if found is None:
             return None
-        return found.float64() if found.is_floating else found.read()
+        with np.errstate(invalid="ignore"):
+            return found.float64() if found.is_floating else found.read()
 
     return Ledger(
         sites={paths[node.scope] + node.proto.output[0]: place for place, outcome in folded for node in outcome.nodes},

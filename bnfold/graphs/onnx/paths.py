@@ -77,6 +77,5 @@ def _constants_to_weights(graph: onnx.GraphProto) -> None:
         graph.initializer.add().CopyFrom(values[0])
         graph.initializer[-1].name = node.output[0]
     if len(kept) < len(graph.node):
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
         del graph.node[:]
-        graph.node.extend(nodes)
+        graph.node.extend(kept)

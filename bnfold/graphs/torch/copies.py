@@ -108,13 +108,7 @@ def _deepcopy(module: nn.Module, modules: list[nn.Module], memo: dict[int, Any])
     for submodule in reversed(plain):  # inner ones first: a wrapper may look at the module in it while it is copied
         state = vars(memo[id(submodule)])
         for name, item in submodule.__getstate__().items():  # type: ignore[no-untyped-call]
-            kind = type(item)
-            if kind in _ATOMS:
-                state[name] = item
-            elif kind not in _CONTAINERS or item or id(item) in memo:
-                state[name] = _copied(item, memo)
-            else:  # as most dicts of hooks are
-                state[name] = memo[id(item)] = kind()
+            state[name] = _copied(item, memo)
     copy_of: nn.Module = copy.deepcopy(module, memo)
     return copy_of
 
@@ -123,8 +117,13 @@ def _copied(item: Any, memo: dict[int, Any]) -> Any:
     kind = type(item)
     if kind in _ATOMS or (kind is tuple and all(type(inner) in _ATOMS for inner in item)):
         return item
-    if kind is not dict or id(item) in memo or not all(type(key) is str for key in item):
-        return memo[id(item)] if id(item) in memo else copy.deepcopy(item, memo)
+    if id(item) in memo:
+        return memo[id(item)]
+    if kind in _CONTAINERS and not item:  # as most dicts of hooks are
+        memo[id(item)] = empty = kind()
+        return empty
+    if kind is not dict or not all(type(key) is str for key in item):
+        return copy.deepcopy(item, memo)
     memo[id(item)] = twin = {}
     for key, inner in item.items():
         twin[key] = _copied(inner, memo)

@@ -57,9 +57,9 @@ def _newest_opset() -> int:
 
 def _lacking(node: Node, demanded: _Demanded) -> str | None:
     """What a node must have and has not."""
-    read = node.inputs[: demanded.inputs]
-    if None in read or len(read) < demanded.inputs:
-        return f"input {read.index(None) if None in read else len(read)}"
+    position = [*node.inputs[: demanded.inputs], None].index(None)
+    if position < demanded.inputs:
+        return f"input {position}"
     if not demanded.attributes:
         return None
     given = {item.name for item in node.proto.attribute}

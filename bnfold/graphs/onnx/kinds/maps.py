@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import onnx
-
 from bnfold.algebra import ops
 from bnfold.algebra.axes import Insert, Permute, Pick, Regroup, Remove, Repeat, Shape, Size, Step
 from bnfold.algebra.ops import Concat, IndexMap, Opaque, Pass
@@ -13,13 +11,7 @@ from bnfold.graphs import kinds
 from bnfold.graphs.indexed import alone, input_at, no_rank
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, normalised
-
-_FLOATS = {
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-    onnx.TensorProto.DOUBLE,
-}
+from bnfold.graphs.onnx.known import FLOATING
 
 
 def _identity(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -41,7 +33,7 @@ def _dropout(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
 def _cast(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     attributes.get("saturate"), attributes.get("round_mode")  # both concern 8-bit floats alone
     source = node.inputs[0]
-    if source is None or facts.shapes.elem_type(source) not in _FLOATS or attributes.get("to") not in _FLOATS:
+    if source is None or facts.shapes.elem_type(source) not in FLOATING or attributes.get("to") not in FLOATING:
         return Opaque("not-equivariant", "the cast is not between floating point types")
     return Pass()
 

@@ -14,7 +14,7 @@ import onnx
 from bnfold.algebra.axes import Shape
 from bnfold.graphs import kinds
 from bnfold.graphs.onnx.constants import Constants
-from bnfold.graphs.onnx.index import Node, Value
+from bnfold.graphs.onnx.index import Node, Value, integer
 
 _KEEPING = {
     *("Abs", "BatchNormalization", "Cast", "Clip", "Dropout", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu"),
@@ -82,13 +82,13 @@ class Outlines:
     def _made(self, value: Value, shapes: list[Shape | None]) -> Shape | None:
         """What an operator tells of its result, from the shapes of what it reads."""
         node = value.producer
-        if node is None:
+        if node is None or node.domain:
             return None
         if node.op in _WEIGHTED or node.op == "MatMul":
             return self._from_weight(node, shapes)
         if node.op == "Reshape":
             return self._from_target(node)
-        if node.op == "Flatten" and not node.domain:
+        if node.op == "Flatten":
             return _flat(node, shapes)
         told = [shape for shape in shapes if shape is not None]
         if not told or len(told) < len(shapes):
@@ -103,7 +103,7 @@ class Outlines:
 
     def _from_weight(self, node: Node, shapes: list[Shape | None]) -> Shape | None:
         """The rank and the channels that an operator's weight gives its result."""
-        weight = self._constants.known(node.inputs[1]) if len(node.inputs) > 1 and not node.domain else None
+        weight = self._constants.known(node.inputs[1]) if len(node.inputs) > 1 else None
         if weight is None or len(weight.shape) < 2:
             return None
         first, second = weight.shape[:2]
@@ -113,14 +113,14 @@ class Outlines:
         if node.op == "Conv":
             channels = first
         elif node.op == "ConvTranspose":
-            channels = second * _integer(node, "group", 1)
+            channels = second * integer(node.proto, "group", 1)
         else:
-            channels = first if _integer(node, "transB", 0) else second
+            channels = first if integer(node.proto, "transB", 0) else second
         return (None, channels, *(None for _ in weight.shape[2:]))
 
     def _from_target(self, node: Node) -> Shape | None:
         """The sizes that a Reshape names; 0 and -1 stand for sizes that it does not."""
-        value = node.inputs[1] if len(node.inputs) > 1 and not node.domain else None
+        value = node.inputs[1] if len(node.inputs) > 1 else None
         if value is None or not _is_written(value):
             return None
         target = self._constants.known(value)
@@ -158,7 +158,7 @@ def _agreed(shapes: list[Shape]) -> Shape | None:
 def _joined(node: Node, shapes: list[Shape]) -> Shape | None:
     """The shape of a Concat."""
     agreed = _agreed(shapes)
-    axis = _integer(node, "axis", 1)
+    axis = integer(node.proto, "axis", 1)
     if agreed is None or not -len(agreed) <= axis < len(agreed):
         return None
     axis %= len(agreed)
@@ -174,12 +174,8 @@ def _joined(node: Node, shapes: list[Shape]) -> Shape | None:
 
 def _flat(node: Node, shapes: list[Shape | None]) -> Shape:
     """The shape of a Flatten: the axes in front of one and those from it on become one each."""
-    axis, shape = _integer(node, "axis", 1), shapes[0] if shapes else None
+    axis, shape = integer(node.proto, "axis", 1), shapes[0] if shapes else None
     if shape is None:
         return (None, None)
     halves = (shape[:axis], shape[axis:])
     return tuple(half[0] if len(half) == 1 else None for half in halves)
-
-
-def _integer(node: Node, name: str, default: int) -> int:
-    return next((item.i for item in node.proto.attribute if item.name == name), default)
