@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -12,10 +14,12 @@ pytest.importorskip("torch", reason="needs the extra 'torch'")
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import config
 from torch_literature import BACK, MAPS, NETWORKS, ROWS, norm
 from torch_networks import IMAGES, calibrated, difference, lenet, verdicts
 
 from bnfold.algebra.affine import Affine
+from bnfold.errors import ModelError
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.torch.constants import Known
 from bnfold.graphs.torch.module import fold_module
@@ -187,6 +191,36 @@ def test_inplace_replaces_what_cannot_be_written_to() -> None:
         expected = module(x)
         fold_module(module, x, ALL, inplace=True)
         assert difference(expected, module(x)) < 1e-5
+
+
+class Telling(nn.Module):
+    """A network that tells, whenever it runs, whether a trace of it keeps the lines of code; it may fail."""
+
+    def __init__(self, tell: Callable[[bool], None], *, fails: bool) -> None:
+        super().__init__()
+        self.net, self.tell, self.fails = lenet(), tell, fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.tell(not config.do_not_emit_stack_traces)
+        if self.fails:
+            raise ValueError("no")
+        return self.net(x)
+
+
+@pytest.mark.skipif(not hasattr(config, "do_not_emit_stack_traces"), reason="this release of torch always keeps them")
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_lines_of_code_are_not_kept_while_a_fold_traces(
+    monkeypatch: pytest.MonkeyPatch, fails: bool, kept: bool
+) -> None:
+    monkeypatch.setattr(config, "do_not_emit_stack_traces", not kept)
+    told: list[bool] = []
+    module = Telling(told.append, fails=fails).eval()
+    with pytest.raises(ModelError) if fails else nullcontext():
+        fold_module(module, torch.randn(IMAGES), ALL, inplace=True)
+    assert told
+    assert not any(told)
+    assert config.do_not_emit_stack_traces is not kept
 
 
 def test_only_and_skip() -> None:

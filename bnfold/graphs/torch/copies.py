@@ -17,6 +17,7 @@ from bnfold.graphs.torch.fold import attempt
 _SMALL = 4096
 _ATOMS = frozenset((type(None), bool, int, float, str))
 _CONTAINERS = frozenset((OrderedDict, dict, set, list))
+_NO_TENSORS = _ATOMS | _CONTAINERS
 # Where PyTorch notes, while it copies, what became of the memory that several tensors may share.
 _STORAGES: Any = "torch"
 # By these a class says how it is copied.
@@ -63,7 +64,7 @@ def copied(module: nn.Module) -> tuple[nn.Module, Blanks]:
     modules = list(module.modules())
     for submodule in modules:
         for item in vars(submodule).values():
-            if isinstance(item, torch.Tensor) and not item.is_leaf:
+            if type(item) not in _NO_TENSORS and isinstance(item, torch.Tensor) and not item.is_leaf:
                 memo[id(item)] = item.detach().clone()
         for parameter in submodule._parameters.values():
             if type(parameter) is nn.Parameter and id(parameter) not in memo:
@@ -108,20 +109,22 @@ def _deepcopy(module: nn.Module, modules: list[nn.Module], memo: dict[int, Any])
     for submodule in reversed(plain):  # inner ones first: a wrapper may look at the module in it while it is copied
         state = vars(memo[id(submodule)])
         for name, item in submodule.__getstate__().items():  # type: ignore[no-untyped-call]
-            state[name] = _copied(item, memo)
+            state[name] = item if type(item) in _ATOMS else _copied(item, memo)
     copy_of: nn.Module = copy.deepcopy(module, memo)
     return copy_of
 
 
 def _copied(item: Any, memo: dict[int, Any]) -> Any:
     kind = type(item)
-    if kind in _ATOMS or (kind is tuple and all(type(inner) in _ATOMS for inner in item)):
+    if kind in _ATOMS:
         return item
     if id(item) in memo:
         return memo[id(item)]
     if kind in _CONTAINERS and not item:  # as most dicts of hooks are
         memo[id(item)] = empty = kind()
         return empty
+    if kind is tuple and all(type(inner) in _ATOMS for inner in item):
+        return item
     if kind is not dict or not all(type(key) is str for key in item):
         return copy.deepcopy(item, memo)
     memo[id(item)] = twin = {}

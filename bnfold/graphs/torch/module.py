@@ -21,7 +21,7 @@ from bnfold.graphs.torch.fold import Folded, Run, fold_laid_out
 from bnfold.graphs.torch.module_graph import ModuleGraph
 from bnfold.graphs.torch.reading import index_program
 from bnfold.graphs.torch.structure import Unit, lacks_bias, runs_as_written
-from bnfold.graphs.torch.tracing import arguments, check, traced
+from bnfold.graphs.torch.tracing import arguments, check, traced, without_stack_traces
 
 
 def fold_module(
@@ -52,7 +52,7 @@ def fold_module(
     training = result.training and not options.assume_eval
 
     def folded() -> Run[ModuleGraph]:
-        with recorded(layers) as calls:
+        with recorded(layers) as calls, without_stack_traces():
             program = traced(result, args, kwargs, dynamic_shapes)
         state = {**program.constants, **program.state_dict, **values}
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx import config as tracing
 from torch.nn.parameter import is_lazy
 
 from bnfold.errors import ModelError, UsageError
 from bnfold.graphs.torch.fold import attempt
+
+_NO_STACK_TRACES = "do_not_emit_stack_traces"
 
 
 def check(module: nn.Module) -> None:
@@ -47,3 +51,20 @@ def traced(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dyn
         lambda: torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False),
     )
     return program
+
+
+@contextmanager
+def without_stack_traces() -> Iterator[None]:
+    """Let torch.export not note at every operator which lines of code called it, where this release can be told so.
+
+    They are a fifth of its time, and of no use in a program that nobody keeps.
+    """
+    if not hasattr(tracing, _NO_STACK_TRACES):
+        yield
+        return
+    usual = getattr(tracing, _NO_STACK_TRACES)
+    setattr(tracing, _NO_STACK_TRACES, True)
+    try:
+        yield
+    finally:
+        setattr(tracing, _NO_STACK_TRACES, usual)
