@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,23 +33,24 @@ class Refusal:
             raise ValueError(f"'{self.reason}' is no reason code")
 
 
-@dataclass(frozen=True, eq=False)
 class Affine:
-    """The map `x -> scale * x + shift`, elementwise under broadcasting.
+    """The map `x -> scale * x + shift`, elementwise under broadcasting. It is not to be changed.
 
     `scale` and `shift` have the rank of the tensor; an axis of size 1 means "does not vary along it".
     """
 
-    scale: Array
-    shift: Array
-    has_scale: bool = field(init=False)
-    has_shift: bool = field(init=False)
+    __slots__ = ("has_scale", "has_shift", "scale", "shift")
 
-    def __post_init__(self) -> None:
-        if self.scale.ndim != self.shift.ndim:
-            raise ValueError(f"scale has rank {self.scale.ndim}, shift has rank {self.shift.ndim}")
-        object.__setattr__(self, "has_scale", not _is_all(self.scale, 1.0))
-        object.__setattr__(self, "has_shift", not _is_all(self.shift, 0.0))
+    def __init__(self, scale: Array, shift: Array) -> None:
+        if scale.ndim != shift.ndim:
+            raise ValueError(f"scale has rank {scale.ndim}, shift has rank {shift.ndim}")
+        self.scale = scale
+        self.shift = shift
+        self.has_scale = not _is_all(scale, 1.0)
+        self.has_shift = not _is_all(shift, 0.0)
+
+    def __repr__(self) -> str:
+        return f"Affine({self.scale!r}, {self.shift!r})"
 
     @classmethod
     def of(cls, scale: ArrayLike, shift: ArrayLike, rank: int) -> Affine:

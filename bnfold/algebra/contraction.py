@@ -119,7 +119,8 @@ def _contracted(kind: ops.Linear, weight: Array, shift: Array) -> Array | Refusa
         return Refusal("too-large", f"the shift would become {nbytes / 2**20:.0f} MB of biases")
     view = weight.reshape([sizes[letter] for letter in letters])
     summed = tuple(i for i, letter in enumerate(letters) if letter not in along and letter not in kept)
-    view, letters = view.sum(axis=summed), [letter for i, letter in enumerate(letters) if i not in summed]
+    if summed:
+        view, letters = view.sum(axis=summed), [letter for i, letter in enumerate(letters) if i not in summed]
     number = {letter: i for i, letter in enumerate(dict.fromkeys([*letters, *along]))}
     values = shift.reshape([sizes[letter] for letter in along])
     terms = ([number[letter] for letter in group] for group in (letters, along, kept))

@@ -25,20 +25,21 @@ def batch_norm(parameters: Mapping[str, Array], eps: float, shape: Shape) -> ops
 
     Its operator reads gamma at position 1 and beta at position 2.
     """
-    if not all(map(is_finite, parameters.values())):
-        name = next(name for name, parameter in parameters.items() if not np.isfinite(parameter).all())
-        return Opaque("non-finite", f"its {name} holds NaN or infinity")
-    sizes = {parameter.size for parameter in parameters.values()}
+    gamma, beta, mean, var = (parameters[name] for name in ("gamma", "beta", "mean", "var"))
+    sizes = {gamma.size, beta.size, mean.size, var.size}
     if len(shape) < 2 or 0 in sizes or len(sizes - {1}) > 1:
         return Opaque("unsupported", "its parameters or its input have a shape that no BatchNorm has")
-    gamma, beta, mean, var = (parameters[name] for name in ("gamma", "beta", "mean", "var"))
-    if isinstance(shape[1], int) and shape[1] != gamma.size:
-        return Opaque("unsupported", f"it has {gamma.size} parameters for {shape[1]} channels")
-    smoothed = var + eps
-    if not np.minimum.reduce(smoothed) > 0:
-        return Opaque("non-finite", "its var + epsilon is not positive in every channel")
-    # Ioffe and Szegedy 2015, algorithm 2.
     with np.errstate(over="ignore", invalid="ignore"):
+        if not is_finite(gamma + beta + mean + var):  # which is so where one of them is not, and hardly ever else
+            for name, parameter in parameters.items():
+                if not is_finite(parameter):
+                    return Opaque("non-finite", f"its {name} holds NaN or infinity")
+        if isinstance(shape[1], int) and shape[1] != gamma.size:
+            return Opaque("unsupported", f"it has {gamma.size} parameters for {shape[1]} channels")
+        smoothed = var + eps
+        if not np.minimum.reduce(smoothed) > 0:
+            return Opaque("non-finite", "its var + epsilon is not positive in every channel")
+        # Ioffe and Szegedy 2015, algorithm 2.
         scale = gamma / np.sqrt(smoothed)
         shift = beta - mean * scale
     return ConstAffine(0, Affine.along(1, scale, shift, len(shape)), Absorber(scale=1, shift=2, axis=1), gamma.size)

@@ -30,11 +30,10 @@ def unfit(
     if extent() * norm(affine.scale) + norm(affine.shift) < limit / 2:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
-        folded = exact()
-    if not np.isfinite(folded).all():
-        return Refusal("non-finite", f"folding into '{name}' gives values that are not finite numbers")
-    if not is_finite():
-        return Refusal("range-overflow", f"folding into '{name}' gives values that its type {kind} cannot hold")
+        if not np.isfinite(exact()).all():
+            return Refusal("non-finite", f"folding into '{name}' gives values that are not finite numbers")
+        if not is_finite():
+            return Refusal("range-overflow", f"folding into '{name}' gives values that its type {kind} cannot hold")
     return None
 
 

@@ -30,9 +30,9 @@ _RAW: dict[int, str] = {onnx.TensorProto.FLOAT: "<f4", onnx.TensorProto.DOUBLE: 
 # The numbers that a Constant may hold as an attribute: their type, where they are, and the type of the attribute.
 _NUMBERS: dict[str, tuple[type, Callable[[onnx.AttributeProto], Any], int]] = {
     "value_float": (np.float32, lambda attribute: attribute.f, onnx.AttributeProto.FLOAT),
-    "value_floats": (np.float32, lambda attribute: list(attribute.floats), onnx.AttributeProto.FLOATS),
+    "value_floats": (np.float32, lambda attribute: attribute.floats[:], onnx.AttributeProto.FLOATS),
     "value_int": (np.int64, lambda attribute: attribute.i, onnx.AttributeProto.INT),
-    "value_ints": (np.int64, lambda attribute: list(attribute.ints), onnx.AttributeProto.INTS),
+    "value_ints": (np.int64, lambda attribute: attribute.ints[:], onnx.AttributeProto.INTS),
 }
 
 # Operators whose result has no more elements than their operands have together.
@@ -117,7 +117,7 @@ class Constants:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 return Refusal("computed-weight", f"'{value.name}' lies outside the file in a subgraph")
             return self._of_message(tensor, value)
-        elem_type, shape = tensor.data_type, tuple(tensor.dims)
+        elem_type, shape = tensor.data_type, tuple(tensor.dims[:])
         dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
         if payload.nbytes != math.prod(shape) * dtype.itemsize:
             return Refusal("unsupported", f"'{value.name}' is stored in a packed form, or not as long as its shape")
@@ -137,7 +137,7 @@ class Constants:
 
     def _of_message(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
         """A tensor that has its data with it."""
-        elem_type, shape = tensor.data_type, tuple(tensor.dims)
+        elem_type, shape = tensor.data_type, tuple(tensor.dims[:])
         raw = tensor.raw_data if elem_type in _RAW else b""
         try:  # most constants are raw, of these types, for which onnx takes twice as long
             array = np.frombuffer(raw, _RAW[elem_type]).reshape(shape) if raw else onnx.numpy_helper.to_array(tensor)

@@ -49,9 +49,9 @@ def _emit_nodes(graph: OnnxGraph, scope: Scope, constants: list[tuple[Value, Kno
     scope.graph.node.extend(protos)
     if not scope.graph.value_info:
         return
-    names = {name for proto in protos for name in proto.output}
+    names = {name for proto in protos for name in proto.output[:]}
     names |= {value.name for value in scope.values.values() if value.producer is None}
-    infos = [info for info in scope.graph.value_info if info.name in names]
+    infos = [info for info in scope.graph.value_info[:] if info.name in names]
     if len(infos) < len(scope.graph.value_info):
         del scope.graph.value_info[:]
         scope.graph.value_info.extend(infos)
@@ -60,9 +60,9 @@ def _emit_nodes(graph: OnnxGraph, scope: Scope, constants: list[tuple[Value, Kno
 def _emit_initializers(
     document: Document, scope: Scope, graph: onnx.GraphProto, made: list[tuple[Value, Known]]
 ) -> None:
-    gone = {tensor.name for tensor in graph.initializer if tensor.name not in scope.values}
+    gone = {name for tensor in graph.initializer[:] if (name := tensor.name) not in scope.values}
     if gone:
-        kept = [tensor for tensor in graph.initializer if tensor.name not in gone]
+        kept = [tensor for tensor in graph.initializer[:] if tensor.name not in gone]
         del graph.initializer[:]
         graph.initializer.extend(kept)
     if scope.parent is None:

@@ -33,9 +33,8 @@ def evaluate(node: Node, feeds: Sequence[NDArray[Any] | None], port: int) -> NDA
     """One output of one operator of the standard; None where it has none."""
     arrays = [feed for feed in feeds if feed is not None]
     try:
-        with np.errstate(all="ignore"):
-            direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and node.opset >= _SINCE_OPSET else None
-            return np.asarray(_by_reference(node, feeds)[port] if direct is None else direct)
+        direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and node.opset >= _SINCE_OPSET else None
+        return np.asarray(_by_reference(node, feeds)[port] if direct is None else direct)
     except Exception:  # the reference raises what it likes; an operator that it cannot run is no constant
         return None
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import onnx
 
 from bnfold.algebra.fold import fold_graph
@@ -28,9 +29,8 @@ def fold_document(document: Document, where: str, options: FoldOptions) -> tuple
     """
     if options.assume_eval:
         evaluate_batch_norms(document.model)
-    if document.model.functions:
-        return _with_functions(document, where, options)
-    return _fold(document, where, options)
+    with np.errstate(all="ignore"):  # what is not finite is refused by name
+        return _with_functions(document, where, options) if document.model.functions else _fold(document, where, options)
 
 
 def _with_functions(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:

@@ -272,7 +272,7 @@ class OnnxGraph(IndexedGraph):
         scopes = self.all_scopes()
         names = {name for scope in scopes for name in scope.values}
         names |= {node.proto.name for scope in scopes for node in scope.nodes}
-        return names | {info.name for info in self.document.model.graph.value_info}
+        return names | {info.name for info in self.document.model.graph.value_info[:]}
 
 
 def _is_vague(kind: ops.Sum | ops.Gate, along: Sequence[int]) -> bool:

@@ -2,6 +2,8 @@
 
 Names are resolved once, scope by scope, so that a body's reference to a value outside is a reader of that value like
 any other. Every protobuf message stays where it is until `graph.emit` writes the changes of the plans into it.
+
+Repeated fields of messages are read as slices (`field[:]`, a list): element by element it takes twice as long.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class Node:
         self.proto = proto
         self.scope = scope
         self.op: str = proto.op_type
-        self.domain = _domain(proto.domain)
+        domain = proto.domain
+        self.domain = "" if domain == "ai.onnx" else domain
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
         self.changed = False
@@ -117,10 +120,10 @@ def index_model(model: onnx.ModelProto, where: str = "the model") -> list[Scope]
     for function in model.functions:
         versions = {**opsets, **{_domain(item.domain): item.version for item in function.opset_import}}
         scope = Scope(function, None, versions)
-        for name in function.input:
+        for name in function.input[:]:
             _define(scope, name, where).is_input = True
         _fill(scope, where)
-        for name in function.output:
+        for name in function.output[:]:
             _hand_out(scope, name, where)
         scopes.append(scope)
     return scopes
@@ -141,7 +144,7 @@ def link(node: Node, position: int, value: Value | None) -> None:
 
 def integer(node: onnx.NodeProto, name: str, default: int) -> int:
     """An attribute of a node that is one integer."""
-    return next((item.i for item in node.attribute if item.name == name), default)
+    return next((item.i for item in node.attribute[:] if item.name == name), default)
 
 
 def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -151,14 +154,16 @@ def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 def named_graphs_of(node: onnx.NodeProto) -> list[tuple[str, onnx.GraphProto]]:
     """The graphs inside a node, each with the name of its attribute."""
-    if node.op_type not in _HOLDING_GRAPHS and not _domain(node.domain):
-        return []
     found: list[tuple[str, onnx.GraphProto]] = []
-    for attribute in node.attribute:
+    for attribute in node.attribute[:] if _may_hold_graphs(node.op_type, _domain(node.domain)) else ():
         if attribute.type in _MAY_HOLD_GRAPHS:
             graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
             found.extend((attribute.name, graph) for graph in graphs)
     return found
+
+
+def _may_hold_graphs(op: str, domain: str) -> bool:
+    return op in _HOLDING_GRAPHS or bool(domain)
 
 
 def _enter(node: Node, position: int, value: Value) -> None:
@@ -173,27 +178,28 @@ def _domain(name: str) -> str:
 
 def _scope_of_graph(graph: onnx.GraphProto, parent: Scope | None, opsets: dict[str, int], where: str) -> Scope:
     scope = Scope(graph, parent, opsets)
-    for item in graph.input:
+    for item in graph.input[:]:
         _define(scope, item.name, where).is_input = True
-    for tensor in graph.initializer:
-        value = scope.values.get(tensor.name) or _define(scope, tensor.name, where)
+    for tensor in graph.initializer[:]:
+        name = tensor.name
+        value = scope.values.get(name) or _define(scope, name, where)
         if value.tensor is not None:
-            raise ModelError(f"{where}: invalid graph: two initializers are named '{tensor.name}'; export it again")
+            raise ModelError(f"{where}: invalid graph: two initializers are named '{name}'; export it again")
         value.tensor = tensor
     for sparse in graph.sparse_initializer:
         _define(scope, sparse.values.name, where)
     _fill(scope, where)
-    for item in graph.output:
+    for item in graph.output[:]:
         _hand_out(scope, item.name, where)
     return scope
 
 
 def _fill(scope: Scope, where: str) -> None:
     """The nodes: outputs first, so that a file in another than topological order is read as what it means."""
-    for proto in scope.graph.node:
+    for proto in scope.graph.node[:]:
         node = Node(proto, scope)
         scope.nodes.append(node)
-        for port, name in enumerate(proto.output):
+        for port, name in enumerate(proto.output[:]):
             value = None
             if name:
                 value = _define(scope, name, where)
@@ -201,9 +207,12 @@ def _fill(scope: Scope, where: str) -> None:
             node.outputs.append(value)
     values = scope.values
     for node in scope.nodes:
-        for position, name in enumerate(node.proto.input):
+        looks = node.op in _LOOKING
+        for position, name in enumerate(node.proto.input[:]):
             value = (values.get(name) or scope.resolve(name)) if name else None
-            if value is not None:
+            if value is not None and not looks:
+                value.readers[node, position] = None
+            elif value is not None:
                 _enter(node, position, value)
             elif name:
                 raise ModelError(
@@ -211,7 +220,7 @@ def _fill(scope: Scope, where: str) -> None:
                     "export it again"
                 )
             node.inputs.append(value)
-        for graph in graphs_of(node.proto):
+        for graph in graphs_of(node.proto) if _may_hold_graphs(node.op, node.domain) else ():
             body = _scope_of_graph(graph, scope, scope.opsets, where)
             body.owner = node
             scope.bodies.append(body)

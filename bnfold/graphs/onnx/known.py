@@ -78,12 +78,12 @@ class Known:
         array = self.read()
         if self.affine is None:
             return array
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self.affine.has_shift or self.dtype not in (np.float32, np.float64):
-                out = self.affine(array).astype(self.dtype)
-            else:  # float32 weights are most of a model: no float64 copy of them is made
-                out = np.empty(self.folded_shape, self.dtype)
-                np.multiply(array, self.affine.scale, out=out, dtype=np.float64, casting="same_kind")
+        dtype = self.dtype
+        if self.affine.has_shift or dtype not in (np.float32, np.float64):
+            out = self.affine(array).astype(dtype)
+        else:  # float32 weights are most of a model: no float64 copy of them is made
+            out = np.empty(self.folded_shape, dtype)
+            np.multiply(array, self.affine.scale, out=out, dtype=np.float64, casting="same_kind")
         return np.ascontiguousarray(out)
 
     def then(self, affine: Affine) -> Known:

@@ -36,10 +36,10 @@ def ledger_of(graph: OnnxGraph, outcomes: Sequence[Outcome], values: Mapping[str
     }
 
     def constant(name: str) -> NDArray[Any] | None:
-        found = graph.constants.known(values.get(name))
-        if found is None:
-            return None
-        with np.errstate(invalid="ignore"):
+        with np.errstate(all="ignore"):
+            found = graph.constants.known(values.get(name))
+            if found is None:
+                return None
             return found.float64() if found.is_floating else found.read()
 
     return Ledger(

@@ -139,7 +139,7 @@ class Shapes:
 
     def _look_up(self, value: Value) -> tuple[int, Shape | None]:
         if value.tensor is not None:
-            return value.tensor.data_type, tuple(value.tensor.dims)
+            return value.tensor.data_type, tuple(value.tensor.dims[:])
         if self._inferred is None:
             self._begin()
         info = self._infos.get(value.scope, {}).get(value.name)

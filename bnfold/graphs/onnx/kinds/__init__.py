@@ -62,7 +62,7 @@ def _lacking(node: Node, demanded: _Demanded) -> str | None:
         return f"input {position}"
     if not demanded.attributes:
         return None
-    given = {item.name for item in node.proto.attribute}
+    given = {item.name for item in node.proto.attribute[:]}
     return next((f"attribute '{name}'" for name in demanded.attributes if name not in given), None)
 
 

@@ -22,7 +22,7 @@ from bnfold.graphs.onnx.shapes import Shapes
 _READ: dict[int, Callable[[onnx.AttributeProto], Any]] = {
     onnx.AttributeProto.FLOAT: lambda item: item.f,
     onnx.AttributeProto.INT: lambda item: item.i,
-    onnx.AttributeProto.INTS: lambda item: list(item.ints),
+    onnx.AttributeProto.INTS: lambda item: item.ints[:],
     onnx.AttributeProto.STRING: lambda item: item.s,
 }
 
@@ -31,7 +31,7 @@ class Attributes:
     """The attributes of a node; it remembers which were read."""
 
     def __init__(self, node: Node) -> None:
-        self._found = {item.name: item for item in node.proto.attribute}
+        self._found = {item.name: item for item in node.proto.attribute[:]}
         self._read: set[str] = set()
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from bnfold.algebra import ops
 from bnfold.algebra.ops import Bias, Opaque, Recurrent
@@ -32,36 +33,41 @@ def _convolution(node: Node, attributes: Attributes, facts: Facts, transposed: b
     group = attributes.get("group", 1)
     if held is not None and held.folded_shape != (weight.shape[1] * group if transposed else weight.shape[0],):
         raise ValueError(f"a bias of shape {held.folded_shape} for a weight of shape {weight.shape}")
-    kernel = weight.shape[2:]
+    moves = _moves(attributes, weight.shape[2:])
+    extra = attributes.get("output_padding") if transposed else None
+    fixed = transposed and attributes.get("output_shape") is not None
     return kinds.convolution(
         weight.shape,
         group,
         biased=bias is not None,
         transposed=transposed,
-        incomplete=_unpadded_transposed(attributes, kernel)
-        if transposed
-        else _unpadded(node, attributes, facts, kernel),
-        pointwise=_pointwise(attributes, kernel),
+        incomplete=_unpadded_transposed(moves, extra, fixed) if transposed else _unpadded(node, moves, facts),
+        pointwise=() if fixed else kinds.pointwise_axes(moves.kernel, moves.strides, moves.pads, extra),
     )
 
 
-def _pointwise(attributes: Attributes, kernel: Sequence[int]) -> frozenset[int]:
-    zeros, ones = [0] * 2 * len(kernel), [1] * len(kernel)
-    if attributes.get("output_shape") is not None:
-        return frozenset()
-    # With one tap and a stride of 1, auto_pad has nothing to pad.
-    pads = attributes.get("pads", zeros) if attributes.get("auto_pad", "NOTSET") == "NOTSET" else zeros
-    return kinds.pointwise_axes(kernel, attributes.get("strides", ones), pads, attributes.get("output_padding"))
+class _Moves(NamedTuple):
+    """How the taps of a convolution move over its input; one that pads by itself (`auto_pad`) has no `pads`."""
+
+    kernel: Sequence[int]
+    strides: Sequence[int]
+    dilations: Sequence[int]
+    pads: Sequence[int]
+    auto_pad: str
 
 
-def _unpadded(node: Node, attributes: Attributes, facts: Facts, kernel: Sequence[int]) -> str:
-    """Why not every output of a convolution sums over all taps; empty where it does."""
+def _moves(attributes: Attributes, kernel: Sequence[int]) -> _Moves:
     zeros, ones = [0] * 2 * len(kernel), [1] * len(kernel)
-    pads = attributes.get("pads", zeros)
-    strides = attributes.get("strides", ones)
-    dilations = attributes.get("dilations", ones)
     attributes.get("kernel_shape")
     auto_pad = attributes.get("auto_pad", "NOTSET")
+    pads = attributes.get("pads", zeros)
+    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
+    return _Moves(kernel, strides, dilations, pads if auto_pad == "NOTSET" else zeros, auto_pad)
+
+
+def _unpadded(node: Node, moves: _Moves, facts: Facts) -> str:
+    """Why not every output of a convolution sums over all taps; empty where it does."""
+    kernel, strides, dilations, pads, auto_pad = moves
     if auto_pad == "VALID":
         return ""
     if auto_pad == "NOTSET":
@@ -76,19 +82,15 @@ def _unpadded(node: Node, attributes: Attributes, facts: Facts, kernel: Sequence
     return ""
 
 
-def _unpadded_transposed(attributes: Attributes, kernel: Sequence[int]) -> str:
-    """The same of a transposed convolution: only where stride is 1 and the pads cut the whole border off."""
-    zeros, ones = [0] * 2 * len(kernel), [1] * len(kernel)
-    pads = attributes.get("pads", zeros)
-    strides = attributes.get("strides", ones)
-    dilations = attributes.get("dilations", ones)
-    extra = attributes.get("output_padding", zeros)
-    fixed = attributes.get("output_shape")
-    auto_pad = attributes.get("auto_pad", "NOTSET")
-    attributes.get("kernel_shape")
-    if fixed is not None or auto_pad not in ("NOTSET", "VALID"):
+def _unpadded_transposed(moves: _Moves, extra: Sequence[int] | None, fixed: bool) -> str:
+    """The same of a transposed convolution: only where stride is 1 and the pads cut the whole border off.
+
+    `extra` is what its output is padded by; it is `fixed` where its size is given instead.
+    """
+    if fixed or moves.auto_pad not in ("NOTSET", "VALID"):
         return kinds.UNEVEN
-    return kinds.transposed_border(kernel, strides, dilations, zeros if auto_pad == "VALID" else pads, extra)
+    extra = extra or [0] * 2 * len(moves.kernel)
+    return kinds.transposed_border(moves.kernel, moves.strides, moves.dilations, moves.pads, extra)
 
 
 def _gemm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

@@ -17,11 +17,14 @@ from bnfold.graphs.onnx.constants import Constants
 from bnfold.graphs.onnx.index import Node, Value, integer
 
 _KEEPING = {
-    *("Abs", "BatchNormalization", "Cast", "Clip", "Dropout", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu"),
-    *("Sigmoid", "Tanh"),
+    *("Abs", "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
+    *("HardSwish", "Identity", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish"),
+    *("Neg", "PRelu", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh"),
+    "ThresholdedRelu",
 }
-_BROADCASTING = {"Add", "Div", "Mul", "Sub"}
+_BROADCASTING = {"Add", "Div", "Mul", "Pow", "Sub"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
+_MOVING = {"Flatten", "MatMul", "ReduceMean", "Transpose"}
 _POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"}
 
 
@@ -37,19 +40,19 @@ class Outlines:
         """The sizes of a value; None where its rank is not known."""
         found = self._found
         waiting = [value]
-        entered: set[Value] = set()
+        entered: dict[Value, tuple[Value, ...]] = {}
         while waiting:
             at = waiting[-1]
             if at in found:
                 waiting.pop()
                 continue
-            sources = self._sources(at)
-            if at not in entered:
-                entered.add(at)
+            sources = entered.get(at)
+            if sources is None:
                 shape = self._at_once(at)
                 if shape is not None:
                     found[at] = shape
                     continue
+                sources = entered[at] = self._sources(at)
                 missing = [source for source in sources if source not in found]
                 if missing:
                     waiting.extend(missing)
@@ -75,8 +78,10 @@ class Outlines:
         if node.op in _BROADCASTING or node.op == "Concat":
             sources = tuple(source for source in node.inputs if source is not None)
             return sources if len(sources) == len(node.inputs) else ()
-        if node.op in _KEEPING or node.op in _POOLS or node.op in ("Flatten", "MatMul"):
+        if node.op in _KEEPING or node.op in _POOLS or node.op in _MOVING:
             return tuple(source for source in node.inputs[:1] if source is not None)
+        if node.op == "Reshape":
+            return _whose_shape(node.inputs[1]) if len(node.inputs) > 1 else ()
         return ()
 
     def _made(self, value: Value, shapes: list[Shape | None]) -> Shape | None:
@@ -87,9 +92,13 @@ class Outlines:
         if node.op in _WEIGHTED or node.op == "MatMul":
             return self._from_weight(node, shapes)
         if node.op == "Reshape":
-            return self._from_target(node)
+            return shapes[0] if shapes else self._from_target(node)
         if node.op == "Flatten":
             return _flat(node, shapes)
+        if node.op == "ReduceMean":
+            return self._reduced(node, shapes)
+        if node.op == "Transpose":
+            return _transposed(node, shapes)
         told = [shape for shape in shapes if shape is not None]
         if not told or len(told) < len(shapes):
             return None
@@ -128,6 +137,20 @@ class Outlines:
             return None
         return tuple(int(size) if size > 0 else None for size in target.read())
 
+    def _reduced(self, node: Node, shapes: list[Shape | None]) -> Shape | None:
+        """The axes that a mean leaves, where it names those that it is taken over."""
+        shape, value = shapes[0] if shapes else None, node.inputs[1] if len(node.inputs) > 1 else None
+        if value is not None:
+            known = self._constants.known(value) if _is_written(value) else None
+            axes = [] if known is None or known.is_floating else known.read().ravel().tolist()
+        else:
+            axes = _integers(node, "axes")
+        if shape is None or not axes or any(not -len(shape) <= axis < len(shape) for axis in axes):
+            return None
+        gone = {axis % len(shape) for axis in axes}
+        kept = integer(node.proto, "keepdims", 1)
+        return tuple([1 if at in gone else size for at, size in enumerate(shape) if kept or at not in gone])
+
 
 def _is_written(value: Value) -> bool:
     """Whether a value is a constant, or a row of constants, for whose elements no shape has to be inferred."""
@@ -137,6 +160,14 @@ def _is_written(value: Value) -> bool:
     return node.op == "Concat" and all(
         item is not None and (item.producer is None or item.producer.op == "Constant") for item in node.inputs
     )
+
+
+def _whose_shape(target: Value | None) -> tuple[Value, ...]:
+    """The value that has the shape that a Reshape aims at, where that is taken off one as it is."""
+    node = target.producer if target is not None else None
+    if node is None or node.op != "Shape" or node.domain or node.proto.attribute:
+        return ()
+    return tuple(source for source in node.inputs[:1] if source is not None)
 
 
 def _results(node: Node, port: int) -> Iterator[Value]:
@@ -170,6 +201,19 @@ def _joined(node: Node, shapes: list[Shape]) -> Shape | None:
         next((shape[at] for shape in shapes if isinstance(shape[at], int)), agreed[at]) for at in range(len(agreed))
     ]
     return tuple(size if at == axis else others[at] for at in range(len(agreed)))
+
+
+def _transposed(node: Node, shapes: list[Shape | None]) -> Shape | None:
+    """The shape of a Transpose."""
+    shape, order = shapes[0] if shapes else None, _integers(node, "perm")
+    if shape is None or (order and sorted(order) != list(range(len(shape)))):
+        return None
+    return tuple([shape[axis] for axis in order]) if order else shape[::-1]
+
+
+def _integers(node: Node, name: str) -> list[int]:
+    """An attribute of a node that is a list of integers; empty where it is not given."""
+    return next((item.ints[:] for item in node.proto.attribute[:] if item.name == name), [])
 
 
 def _flat(node: Node, shapes: list[Shape | None]) -> Shape:
