@@ -8,9 +8,12 @@ import onnx
 import pytest
 from random_graphs import random_model
 
-from bnfold.algebra.axes import Shape
+from bnfold.algebra.axes import Regroup, Shape
+from bnfold.algebra.ops import IndexMap
 from bnfold.graphs.onnx.document import from_proto
 from bnfold.graphs.onnx.graph import OnnxGraph
+from bnfold.graphs.onnx.index import Value
+from bnfold.graphs.onnx.shapes import Shapes
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]> g'
 WEIGHTS = {"K": (6, 4, 3, 3), "U": (4, 2, 3, 3), "W": (4, 5), "bn6": (6,)}
@@ -72,6 +75,39 @@ def test_outlines_tell_the_rank_and_the_channels(body: str, expected: Shape | No
         )
     graph = OnnxGraph(from_proto(model), "the model")
     assert graph.facts.outline(graph.scopes[0].values["y"]) == expected
+
+
+# How a Reshape of (a batch, 24 features) is read where nobody knows the batch.
+RESHAPES: dict[str, tuple[str, tuple[Shape, Shape] | None]] = {
+    "the batch as it comes out": ("-1,4,2,3", (("?", 24), ("?", 4, 2, 3))),
+    "the batch as it is": ("0,4,2,3", (("?", 24), ("?", 4, 2, 3))),
+    "a batch that is given": ("2,4,2,3", ((2, 24), (2, 4, 2, 3))),
+    "another size that comes out": ("2,-1,6", None),
+    "the batch and another": ("0,4,-1", None),
+    "rows that are parts": ("-1,12", None),
+    "no whole number of rows": ("5,5", None),
+    "an axis that is not there": ("-1,24,0", None),
+    "nothing": ("0,0,0", None),
+}
+
+
+@pytest.mark.parametrize("allow_zero", [0, 1])
+@pytest.mark.parametrize(("target", "expected"), RESHAPES.values(), ids=RESHAPES)
+def test_counts_tell_a_size_without_inference(
+    target: str, expected: tuple[Shape, Shape] | None, allow_zero: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = f"""c = Gemm(x, W) t = Constant<value_ints=[{target}]>() y = Reshape<allowzero={allow_zero}>(c, t)"""
+    model = onnx.parser.parse_model(f"{HEAD} (float[N,4] x) => (float y) {{ {body} }}")
+    model.graph.initializer.append(onnx.helper.make_tensor("W", onnx.TensorProto.FLOAT, (4, 24), [1.0] * 96))
+    graph = OnnxGraph(from_proto(model), "the model")
+    asked: list[Value] = []
+    monkeypatch.setattr(Shapes, "shape", lambda _, value: asked.append(value))
+    kind = graph.kind(graph.scopes[0].nodes[-1])
+    if expected is None or (allow_zero and "0" in target.split(",")):
+        assert asked
+    else:
+        assert not asked
+        assert kind == IndexMap(((Regroup(*expected),),))
 
 
 @pytest.mark.parametrize("seed", range(150))

@@ -6,6 +6,7 @@ In the equations of this file `a(y) = s y + t`; the letters of an axis are those
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -117,9 +118,9 @@ def _contracted(kind: ops.Linear, weight: Array, shift: Array) -> Array | Refusa
     nbytes = 8 * math.prod(sizes[letter] for letter in kept)
     if nbytes > MOST_ADDED_BYTES:
         return Refusal("too-large", f"the shift would become {nbytes / 2**20:.0f} MB of biases")
-    view = weight.reshape([sizes[letter] for letter in letters])
+    view: Any = weight.reshape([sizes[letter] for letter in letters])
     summed = tuple(i for i, letter in enumerate(letters) if letter not in along and letter not in kept)
-    if summed:
+    if summed:  # a sum over no axis would be a copy
         view, letters = view.sum(axis=summed), [letter for i, letter in enumerate(letters) if i not in summed]
     number = {letter: i for i, letter in enumerate(dict.fromkeys([*letters, *along]))}
     values = shift.reshape([sizes[letter] for letter in along])

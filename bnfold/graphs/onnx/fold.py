@@ -30,7 +30,9 @@ def fold_document(document: Document, where: str, options: FoldOptions) -> tuple
     if options.assume_eval:
         evaluate_batch_norms(document.model)
     with np.errstate(all="ignore"):  # what is not finite is refused by name
-        return _with_functions(document, where, options) if document.model.functions else _fold(document, where, options)
+        if document.model.functions:
+            return _with_functions(document, where, options)
+        return _fold(document, where, options)
 
 
 def _with_functions(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:

@@ -71,9 +71,9 @@ class Facts(ConstantFacts[Known]):
         """The sizes of a value; None where its rank is not known."""
         if value is None:
             return None
-        known = self.constants.known(value) if value.producer is None else None
-        if known is not None:
-            return known.folded_shape
+        outline = self._outlines.shape(value)
+        if outline is not None and None not in outline:
+            return outline
         shape = self.shapes.shape(value)
         return shape if shape is not None else self._derived.shape(value)
 
