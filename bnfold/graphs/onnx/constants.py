@@ -103,7 +103,7 @@ class Constants:
             return Refusal("computed-weight", f"'{value.name}' is an input, not a constant")
         if node.op == "DequantizeLinear":
             return Refusal("quantized", f"'{value.name}' is dequantized from integers")
-        if node.domain or (node.scope.is_function and node.op == "Constant" and _refers(node)):
+        if node.domain:
             return Refusal("computed-weight", f"'{value.name}' is computed by {node.domain}.{node.op}")
         if node.op == "Constant":
             return self._of_constant(node, value)
@@ -124,8 +124,11 @@ class Constants:
         return Known(elem_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), None, value.name)
 
     def _of_constant(self, node: Node, value: Value) -> Known | Refusal:
-        attribute = node.proto.attribute[0] if len(node.proto.attribute) == 1 else None
+        attributes = node.proto.attribute[:]
+        attribute = attributes[0] if len(attributes) == 1 else None
         name = "" if attribute is None else attribute.name
+        if attribute is not None and attribute.ref_attr_name:
+            return Refusal("computed-weight", f"'{value.name}' is what the caller of the function gives")
         if attribute is not None and name == "value":
             return self._of_message(attribute.t, value)
         if attribute is None or name not in _NUMBERS:
@@ -226,8 +229,3 @@ def _gathered(node: Node, shapes: list[tuple[int, ...]]) -> int:
 
 def _computed(node: Node, value: Value) -> Refusal:
     return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' ({node.op})")
-
-
-def _refers(node: Node) -> bool:
-    """Whether an attribute of a function's node takes its value from the caller."""
-    return any(attribute.ref_attr_name for attribute in node.proto.attribute)

@@ -44,8 +44,8 @@ def _by_numpy(node: Node, arrays: Arrays) -> NDArray[Any] | None:
     x = arrays[0] if arrays else np.zeros(0, bool)
     if node.op == "Concat" and len({array.dtype for array in arrays}) == 1:
         return np.concatenate(arrays, node.proto.attribute[0].i)
-    if node.op == "Reshape" and arrays[1].all():  # a size of 0 may have a meaning
-        return x.reshape(arrays[1])
+    if node.op == "Reshape" and 0 not in (sizes := arrays[1].tolist()):  # which may have a meaning
+        return x.reshape(sizes)
     if node.proto.attribute:
         return None
     if node.op == "Identity":

@@ -235,9 +235,8 @@ class OnnxGraph(IndexedGraph):
                     value.scope.values.pop(value.name, None)
                 continue
             node = value.producer
-            if self.constants.known(value) is None or any(
-                output and (output.readers or output.lookers or output.is_output) for output in node.outputs
-            ):
+            needed = [one for one in node.outputs if one and (one.readers or one.lookers or one.is_output)]
+            if needed or self.constants.known(value) is None:
                 continue
             for position, source in enumerate(node.inputs):
                 link(node, position, None)
@@ -270,9 +269,10 @@ class OnnxGraph(IndexedGraph):
     def _all_names(self) -> set[str]:
         """The names that are taken."""
         scopes = self.all_scopes()
-        names = {name for scope in scopes for name in scope.values}
-        names |= {node.proto.name for scope in scopes for node in scope.nodes}
-        return names | {info.name for info in self.document.model.graph.value_info[:]}
+        names = set[str]().union(*(scope.values for scope in scopes))
+        names.update([node.proto.name for scope in scopes for node in scope.nodes])
+        names.update([info.name for info in self.document.model.graph.value_info[:]])
+        return names
 
 
 def _is_vague(kind: ops.Sum | ops.Gate, along: Sequence[int]) -> bool:
