@@ -41,6 +41,10 @@ TABLE: dict[str, tuple[str, Shape | None]] = {
     "a target that is computed": ("s = Shape(x) t = Neg(s) y = Reshape(x, t)", None),
     "the shape of an input": ("t = Shape(x) y = Reshape(x, t)", None),
     "the shape of another": ("c = Conv(x, K) t = Shape(c) y = Reshape(x, t)", (None, 6, None, None)),
+    "the shape of another without elements": (
+        "s = Constant<value_ints=[0,3]>() e = ConstantOfShape(s) t = Shape(e) y = Reshape(x, t)",
+        None,
+    ),
     "a part of the shape of another": ("c = Conv(x, K) t = Shape<start=1>(c) y = Reshape(x, t)", None),
     "a mean": ("c = Conv(x, K) a = Constant<value_ints=[2,-1]>() y = ReduceMean(c, a)", (None, 6, 1, 1)),
     "a mean without its axes": (

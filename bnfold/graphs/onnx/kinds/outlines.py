@@ -92,7 +92,7 @@ class Outlines:
         if node.op in _WEIGHTED or node.op == "MatMul":
             return self._from_weight(node, shapes)
         if node.op == "Reshape":
-            return shapes[0] if shapes else self._from_target(node)
+            return _unless_empty(shapes[0]) if shapes else self._from_target(node)
         if node.op == "Flatten":
             return _flat(node, shapes)
         if node.op == "ReduceMean":
@@ -168,6 +168,11 @@ def _whose_shape(target: Value | None) -> tuple[Value, ...]:
     if node is None or node.op != "Shape" or node.domain or node.proto.attribute:
         return ()
     return tuple(source for source in node.inputs[:1] if source is not None)
+
+
+def _unless_empty(shape: Shape | None) -> Shape | None:
+    """A shape, as what a Reshape aims at: there a 0 means the size that stands in its place already."""
+    return None if shape is None or 0 in shape else shape
 
 
 def _results(node: Node, port: int) -> Iterator[Value]:
