@@ -66,6 +66,11 @@ class ExactSource:
         return not isinstance(engine, str) and engine.jumps
 
     @property
+    def foreign(self) -> str | None:
+        engine = self.engine()
+        return None if isinstance(engine, str) else engine.foreign
+
+    @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         engine = self.engine()
         return () if isinstance(engine, str) else tuple(TensorInfo(*item) for item in engine.declared("input"))

@@ -39,6 +39,10 @@ class ExactModel(Protocol):
         """What it gives, in order."""
 
     @property
+    def foreign(self) -> str | None:
+        """The type of an operator that every run meets and that is none of the standard, if there is one."""
+
+    @property
     def jumps(self) -> bool:
         """Whether its runs met operators that are not continuous, such as rounding to integers."""
 

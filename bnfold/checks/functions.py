@@ -69,6 +69,7 @@ class ExactFunction:
     """A function in float64, as `exact` asks for one. Whether it jumps is not known, and no use where weights stay."""
 
     jumps = False
+    foreign: str | None = None
 
     def __init__(
         self, function: ArrayFunction, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]

@@ -102,6 +102,12 @@ def _verified_exactly(
 
     Raises `why` where they cannot be run so either.
     """
+    foreign = exact.original.foreign
+    if foreign is not None:
+        raise ModelError(
+            f"{why}; nothing here can run {foreign}, so nothing can be compared or measured: to fold the model all the "
+            "same, convert it with --no-verify --no-bench"
+        )
     advance = _stepper(progress, 2)
     session = ExactRunner(exact.original, "the original")
     try:

@@ -97,6 +97,11 @@ class Engine:
         self._opsets = {item.domain: item.version for item in document.model.opset_import}
         self._borrowed: dict[int, Any] = {}
 
+    @property
+    def foreign(self) -> str | None:
+        """The first operator in the main graph that is none of the standard, as its name; every run fails there."""
+        return next((node.op_type for node in self.document.model.graph.node if _is_foreign(node)), None)
+
     def run(
         self,
         feeds: Mapping[str, Array],
@@ -210,7 +215,7 @@ class Engine:
 
     def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
         what = f"node '{node.name or node.output[0]}' ({node.op_type})"
-        if node.domain not in ("", "ai.onnx"):
+        if _is_foreign(node):
             raise CannotRun(f"{what} is of the domain {node.domain}")
         try:
             with np.errstate(all="ignore"):
@@ -346,6 +351,10 @@ def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
         for body in graphs_of(node):
             yield body
             yield from bodies(body.node)
+
+
+def _is_foreign(node: onnx.NodeProto) -> bool:
+    return node.domain not in ("", "ai.onnx")
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
