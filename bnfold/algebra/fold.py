@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import numpy as np
-
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply, Value
 from bnfold.algebra.graph import EditableGraph, Graph, Site
@@ -54,9 +52,9 @@ def fold_graph(graph: EditableGraph, chosen: Callable[[int, Site], bool], *, dra
     """Fold every site that is chosen and that algebra allows, in place; one outcome per site, in topological order.
 
     Sites that are seen to be such only with sizes that folds tell come last. `drawn` asks for the `operators` of the
-    outcomes.
+    outcomes. Whoever calls sets NumPy's warnings aside, for the graph that it makes too: what is not finite is refused.
     """
-    with np.errstate(all="ignore"), _uncollected():  # what is not finite is refused by name
+    with _uncollected():
         return _Folding(graph, chosen, drawn).run()
 
 

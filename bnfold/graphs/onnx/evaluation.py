@@ -30,7 +30,7 @@ _ARITHMETIC: dict[str, Callable[..., NDArray[Any]]] = {
 
 
 def evaluate(node: Node, feeds: Sequence[NDArray[Any] | None], port: int) -> NDArray[Any] | None:
-    """One output of one operator of the standard; None where it has none."""
+    """One output of one operator of the standard; None where it has none. NumPy may warn of what is not finite."""
     arrays = [feed for feed in feeds if feed is not None]
     try:
         direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and node.opset >= _SINCE_OPSET else None

@@ -16,7 +16,7 @@ from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.emit import emit
 from bnfold.graphs.onnx.functions import copied, inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
-from bnfold.graphs.onnx.index import graphs_of
+from bnfold.graphs.onnx.index import graphs_of, is_foreign
 from bnfold.graphs.onnx.ledger import all_values, ledger_of
 from bnfold.results import Counts, Site
 
@@ -95,7 +95,7 @@ def evaluate_batch_norms(model: onnx.ModelProto) -> int:
     used = {name for node in all_nodes(model) for name in node.input} | {info.name for info in model.graph.output}
     changed = 0
     for node in all_nodes(model):
-        if node.op_type != BATCH_NORM or node.domain not in ("", "ai.onnx") or used.intersection(node.output[1:]):
+        if node.op_type != BATCH_NORM or is_foreign(node) or used.intersection(node.output[1:]):
             continue
         kept = [item for item in node.attribute if item.name != "training_mode" or not item.i]
         if len(kept) < len(node.attribute) or any(node.output[1:]):

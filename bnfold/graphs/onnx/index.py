@@ -58,8 +58,7 @@ class Node:
         self.proto = proto
         self.scope = scope
         self.op: str = proto.op_type
-        domain = proto.domain
-        self.domain = "" if domain == "ai.onnx" else domain
+        self.domain = _domain(proto.domain)
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
         self.changed = False
@@ -147,6 +146,16 @@ def integer(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((item.i for item in node.attribute[:] if item.name == name), default)
 
 
+def integers(node: onnx.NodeProto, name: str) -> list[int]:
+    """An attribute of a node that is a list of integers; empty where it is not given."""
+    return next((item.ints[:] for item in node.attribute[:] if item.name == name), [])
+
+
+def is_foreign(node: onnx.NodeProto) -> bool:
+    """Whether a node is no operator of the standard: one of somebody else's, or a call of a function of the model."""
+    return bool(_domain(node.domain))
+
+
 def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs inside a node, in the order of its attributes."""
     return [graph for _, graph in named_graphs_of(node)]
@@ -155,15 +164,11 @@ def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 def named_graphs_of(node: onnx.NodeProto) -> list[tuple[str, onnx.GraphProto]]:
     """The graphs inside a node, each with the name of its attribute."""
     found: list[tuple[str, onnx.GraphProto]] = []
-    for attribute in node.attribute[:] if _may_hold_graphs(node.op_type, _domain(node.domain)) else ():
+    for attribute in node.attribute[:] if node.op_type in _HOLDING_GRAPHS or is_foreign(node) else ():
         if attribute.type in _MAY_HOLD_GRAPHS:
             graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
             found.extend((attribute.name, graph) for graph in graphs)
     return found
-
-
-def _may_hold_graphs(op: str, domain: str) -> bool:
-    return op in _HOLDING_GRAPHS or bool(domain)
 
 
 def _enter(node: Node, position: int, value: Value) -> None:
@@ -207,12 +212,9 @@ def _fill(scope: Scope, where: str) -> None:
             node.outputs.append(value)
     values = scope.values
     for node in scope.nodes:
-        looks = node.op in _LOOKING
         for position, name in enumerate(node.proto.input[:]):
             value = (values.get(name) or scope.resolve(name)) if name else None
-            if value is not None and not looks:
-                value.readers[node, position] = None
-            elif value is not None:
+            if value is not None:
                 _enter(node, position, value)
             elif name:
                 raise ModelError(
@@ -220,7 +222,7 @@ def _fill(scope: Scope, where: str) -> None:
                     "export it again"
                 )
             node.inputs.append(value)
-        for graph in graphs_of(node.proto) if _may_hold_graphs(node.op, node.domain) else ():
+        for graph in graphs_of(node.proto):
             body = _scope_of_graph(graph, scope, scope.opsets, where)
             body.owner = node
             scope.bodies.append(body)

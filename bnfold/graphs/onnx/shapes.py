@@ -26,7 +26,7 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 
 from bnfold.algebra.axes import Shape, Size
-from bnfold.graphs.onnx.index import Scope, Value, graphs_of
+from bnfold.graphs.onnx.index import Scope, Value, graphs_of, is_foreign
 
 _POOLS_RIGHT_FROM = 22
 _POOLS = ("AveragePool", "LpPool", "MaxPool")
@@ -211,7 +211,7 @@ def _rephrase(
     """
     changed = False
     for node in graph.node:
-        if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx"):
+        if node.op_type != "Reshape" or is_foreign(node):
             continue
         read, made = scope.resolve(node.input[0]), scope.values.get(node.output[0])
         if read is None or made is None or look_up(made)[1] != (1,):
@@ -299,13 +299,13 @@ def _forget(graph: onnx.GraphProto, scope: Scope, local: Collection[tuple[str, s
 
     It looks into functions of the model, `local`, as it looks at what they hold where they are written out.
     """
-    others = (node for node in graph.node if node.domain not in ("", "ai.onnx"))
-    foreign = {name for node in others if (node.domain, node.op_type) not in local for name in node.output}
+    others = (node for node in graph.node if is_foreign(node) and (node.domain, node.op_type) not in local)
+    foreign = {name for node in others for name in node.output}
     kept = [info for info in graph.value_info if info.name in foreign]
     del graph.value_info[:]
     graph.value_info.extend(kept)
     for node in graph.node:
-        if node.op_type in _KEEPING and node.domain in ("", "ai.onnx"):
+        if node.op_type in _KEEPING and not is_foreign(node):
             node.op_type = "Identity"
             del node.attribute[:], node.input[1:]
     for body, inner in zip(scope.bodies, _bodies(graph) if scope.bodies else (), strict=True):

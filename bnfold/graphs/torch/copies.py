@@ -109,7 +109,7 @@ def _deepcopy(module: nn.Module, modules: list[nn.Module], memo: dict[int, Any])
     for submodule in reversed(plain):  # inner ones first: a wrapper may look at the module in it while it is copied
         state = vars(memo[id(submodule)])
         for name, item in submodule.__getstate__().items():  # type: ignore[no-untyped-call]
-            state[name] = item if type(item) in _ATOMS else _copied(item, memo)
+            state[name] = _copied(item, memo)
     copy_of: nn.Module = copy.deepcopy(module, memo)
     return copy_of
 

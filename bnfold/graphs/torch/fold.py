@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 from torch import fx
 from torch.export import ExportedProgram
 
@@ -49,13 +50,14 @@ def fold_laid_out(
     `graph_of(unfit)` gives the graph afresh; `relaxing` says that views below may be made reshapes.
     """
     unfit: set[str] = set()
-    while True:
-        graph = graph_of(unfit)
-        outcomes = fold_graph(graph, lambda at, site: options.chooses(at, site.name), drawn=options.drawn)
-        layout = layout_after(graph, program, relaxing=relaxing)
-        if layout.unfit <= unfit:
-            return Run(graph, tuple(account(outcome) for outcome in outcomes), layout)
-        unfit |= layout.unfit
+    with np.errstate(all="ignore"):  # what is not finite is refused by name
+        while True:
+            graph = graph_of(unfit)
+            outcomes = fold_graph(graph, lambda at, site: options.chooses(at, site.name), drawn=options.drawn)
+            layout = layout_after(graph, program, relaxing=relaxing)
+            if layout.unfit <= unfit:
+                return Run(graph, tuple(account(outcome) for outcome in outcomes), layout)
+            unfit |= layout.unfit
 
 
 def state_of(program: ExportedProgram) -> dict[str, Any]:

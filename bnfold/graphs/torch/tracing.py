@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.fx import config as tracing
+from torch.fx import config
 from torch.nn.parameter import is_lazy
 
 from bnfold.errors import ModelError, UsageError
@@ -59,12 +59,12 @@ def without_stack_traces() -> Iterator[None]:
 
     They are a fifth of its time, and of no use in a program that nobody keeps.
     """
-    if not hasattr(tracing, _NO_STACK_TRACES):
+    if not hasattr(config, _NO_STACK_TRACES):
         yield
         return
-    usual = getattr(tracing, _NO_STACK_TRACES)
-    setattr(tracing, _NO_STACK_TRACES, True)
+    usual = getattr(config, _NO_STACK_TRACES)
+    setattr(config, _NO_STACK_TRACES, True)
     try:
         yield
     finally:
-        setattr(tracing, _NO_STACK_TRACES, usual)
+        setattr(config, _NO_STACK_TRACES, usual)

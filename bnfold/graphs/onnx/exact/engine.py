@@ -26,7 +26,7 @@ from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, widened
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
-from bnfold.graphs.onnx.index import graphs_of
+from bnfold.graphs.onnx.index import graphs_of, is_foreign
 from bnfold.graphs.onnx.paths import spell_out_paths
 
 MOST_PARAMETERS = 2**28
@@ -99,8 +99,8 @@ class Engine:
 
     @property
     def foreign(self) -> str | None:
-        """The first operator in the main graph that is none of the standard, as its name; every run fails there."""
-        return next((node.op_type for node in self.document.model.graph.node if _is_foreign(node)), None)
+        """The type of the first operator in the main graph that is none of the standard; every run fails there."""
+        return next((node.op_type for node in self.document.model.graph.node if is_foreign(node)), None)
 
     def run(
         self,
@@ -215,7 +215,7 @@ class Engine:
 
     def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
         what = f"node '{node.name or node.output[0]}' ({node.op_type})"
-        if _is_foreign(node):
+        if is_foreign(node):
             raise CannotRun(f"{what} is of the domain {node.domain}")
         try:
             with np.errstate(all="ignore"):
@@ -351,10 +351,6 @@ def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
         for body in graphs_of(node):
             yield body
             yield from bodies(body.node)
-
-
-def _is_foreign(node: onnx.NodeProto) -> bool:
-    return node.domain not in ("", "ai.onnx")
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:

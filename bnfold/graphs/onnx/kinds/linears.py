@@ -89,8 +89,7 @@ def _unpadded_transposed(moves: _Moves, extra: Sequence[int] | None, fixed: bool
     """
     if fixed or moves.auto_pad not in ("NOTSET", "VALID"):
         return kinds.UNEVEN
-    extra = extra or [0] * 2 * len(moves.kernel)
-    return kinds.transposed_border(moves.kernel, moves.strides, moves.dilations, moves.pads, extra)
+    return kinds.transposed_border(moves.kernel, moves.strides, moves.dilations, moves.pads, extra or ())
 
 
 def _gemm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:

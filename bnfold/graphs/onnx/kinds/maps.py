@@ -54,28 +54,34 @@ def _transpose(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
 def _reshape(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     allow_zero = attributes.get("allowzero", 0)
     target = facts.integers(input_at(node, 1))
-    counted = _counted(facts.outline(node.inputs[0]), target)
-    if counted and not (allow_zero and target and 0 in target):
-        return _map(Regroup(*counted))
+    if target is not None and not (allow_zero and 0 in target):
+        counted = _counted(facts.outline(node.inputs[0]), target)
+        if counted:
+            return _map(Regroup(*counted))
     x = facts.named_shape(node.inputs[0])
     y = facts.shape(node.outputs[0])
     if x is None or (y is None and target is None):
         return no_rank(node)
     if target is not None and not allow_zero:
-        said = [x[axis] if size == 0 else None if size < 0 else size for axis, size in enumerate(target)]
+        said = _aimed(x, target)
         y = tuple(b if a is None else a for a, b in zip(said, y or said, strict=True))
     return _map(Regroup(x, y or ()))
 
 
-def _counted(x: Shape | None, target: list[int] | None) -> tuple[Shape, Shape] | None:
+def _aimed(x: Shape, target: list[int]) -> Shape:
+    """The shape that a Reshape of a value of shape x aims at: 0 takes a size over, a negative one is left open."""
+    return tuple(x[axis] if size == 0 else None if size < 0 else size for axis, size in enumerate(target))
+
+
+def _counted(x: Shape | None, target: list[int]) -> tuple[Shape, Shape] | None:
     """The shapes of what a Reshape reads and makes, where the number of elements tells the one size that is not known.
 
     It mostly is that of the batch, which other sizes do not depend on: if both have one, and they agree on all others
     taken together, it is the same.
     """
-    if x is None or target is None or any(size == 0 and axis >= len(x) for axis, size in enumerate(target)):
+    if x is None or any(size == 0 and axis >= len(x) for axis, size in enumerate(target)):
         return None
-    y = [x[axis] if size == 0 else None if size < 0 else size for axis, size in enumerate(target)]
+    y = _aimed(x, target)
     inside, outside = (math.prod(size for size in sizes if isinstance(size, int)) for sizes in (x, y))
     unknown: Size = "?"
     if not inside or x.count(None) != 1 or y.count(None) > 1 or (None in y and inside != outside):

@@ -13,8 +13,9 @@ import onnx
 
 from bnfold.algebra.axes import Shape
 from bnfold.graphs import kinds
+from bnfold.graphs.indexed import input_at
 from bnfold.graphs.onnx.constants import Constants
-from bnfold.graphs.onnx.index import Node, Value, integer
+from bnfold.graphs.onnx.index import Node, Value, integer, integers
 
 _KEEPING = {
     *("Abs", "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
@@ -79,9 +80,9 @@ class Outlines:
             sources = tuple(source for source in node.inputs if source is not None)
             return sources if len(sources) == len(node.inputs) else ()
         if node.op in _KEEPING or node.op in _POOLS or node.op in _MOVING:
-            return tuple(source for source in node.inputs[:1] if source is not None)
+            return _first_input(node)
         if node.op == "Reshape":
-            return _whose_shape(node.inputs[1]) if len(node.inputs) > 1 else ()
+            return _whose_shape(input_at(node, 1))
         return ()
 
     def _made(self, value: Value, shapes: list[Shape | None]) -> Shape | None:
@@ -89,16 +90,17 @@ class Outlines:
         node = value.producer
         if node is None or node.domain:
             return None
+        first = shapes[0] if shapes else None
         if node.op in _WEIGHTED or node.op == "MatMul":
-            return self._from_weight(node, shapes)
+            return self._from_weight(node, first)
         if node.op == "Reshape":
-            return _unless_empty(shapes[0]) if shapes else self._from_target(node)
+            return _unless_empty(first) if shapes else self._from_target(node)
         if node.op == "Flatten":
-            return _flat(node, shapes)
+            return _flat(node, first)
         if node.op == "ReduceMean":
-            return self._reduced(node, shapes)
+            return self._reduced(node, first)
         if node.op == "Transpose":
-            return _transposed(node, shapes)
+            return _transposed(node, first)
         told = [shape for shape in shapes if shape is not None]
         if not told or len(told) < len(shapes):
             return None
@@ -110,14 +112,13 @@ class Outlines:
             return (*told[0][:2], *(None for _ in told[0][2:]))
         return reduce(kinds.broadcast, told)
 
-    def _from_weight(self, node: Node, shapes: list[Shape | None]) -> Shape | None:
+    def _from_weight(self, node: Node, x: Shape | None) -> Shape | None:
         """The rank and the channels that an operator's weight gives its result."""
-        weight = self._constants.known(node.inputs[1]) if len(node.inputs) > 1 else None
+        weight = self._constants.known(input_at(node, 1))
         if weight is None or len(weight.shape) < 2:
             return None
         first, second = weight.shape[:2]
         if node.op == "MatMul":
-            x = shapes[0] if shapes else None
             return (*x[:-1], second) if x and len(x) > 1 and len(weight.shape) == 2 else None
         if node.op == "Conv":
             channels = first
@@ -129,22 +130,21 @@ class Outlines:
 
     def _from_target(self, node: Node) -> Shape | None:
         """The sizes that a Reshape names; 0 and -1 stand for sizes that it does not."""
-        value = node.inputs[1] if len(node.inputs) > 1 else None
-        if value is None or not _is_written(value):
-            return None
-        target = self._constants.known(value)
-        if target is None or len(target.shape) != 1 or target.is_floating:
-            return None
-        return tuple(int(size) if size > 0 else None for size in target.read())
+        target = self._written(input_at(node, 1))
+        return None if target is None else tuple(size if size > 0 else None for size in target)
 
-    def _reduced(self, node: Node, shapes: list[Shape | None]) -> Shape | None:
+    def _written(self, value: Value | None) -> list[int] | None:
+        """The integers of a list that is written out, so that no shape has to be inferred for them."""
+        known = self._constants.known(value) if value is not None and _is_written(value) else None
+        if known is None or known.is_floating or len(known.shape) != 1:
+            return None
+        listed: list[int] = known.read().tolist()
+        return listed
+
+    def _reduced(self, node: Node, shape: Shape | None) -> Shape | None:
         """The axes that a mean leaves, where it names those that it is taken over."""
-        shape, value = shapes[0] if shapes else None, node.inputs[1] if len(node.inputs) > 1 else None
-        if value is not None:
-            known = self._constants.known(value) if _is_written(value) else None
-            axes = [] if known is None or known.is_floating else known.read().ravel().tolist()
-        else:
-            axes = _integers(node, "axes")
+        given = input_at(node, 1)
+        axes = integers(node.proto, "axes") if given is None else self._written(given)
         if shape is None or not axes or any(not -len(shape) <= axis < len(shape) for axis in axes):
             return None
         gone = {axis % len(shape) for axis in axes}
@@ -167,6 +167,10 @@ def _whose_shape(target: Value | None) -> tuple[Value, ...]:
     node = target.producer if target is not None else None
     if node is None or node.op != "Shape" or node.domain or node.proto.attribute:
         return ()
+    return _first_input(node)
+
+
+def _first_input(node: Node) -> tuple[Value, ...]:
     return tuple(source for source in node.inputs[:1] if source is not None)
 
 
@@ -208,22 +212,17 @@ def _joined(node: Node, shapes: list[Shape]) -> Shape | None:
     return tuple(size if at == axis else others[at] for at in range(len(agreed)))
 
 
-def _transposed(node: Node, shapes: list[Shape | None]) -> Shape | None:
+def _transposed(node: Node, shape: Shape | None) -> Shape | None:
     """The shape of a Transpose."""
-    shape, order = shapes[0] if shapes else None, _integers(node, "perm")
+    order = integers(node.proto, "perm")
     if shape is None or (order and sorted(order) != list(range(len(shape)))):
         return None
     return tuple([shape[axis] for axis in order]) if order else shape[::-1]
 
 
-def _integers(node: Node, name: str) -> list[int]:
-    """An attribute of a node that is a list of integers; empty where it is not given."""
-    return next((item.ints[:] for item in node.proto.attribute[:] if item.name == name), [])
-
-
-def _flat(node: Node, shapes: list[Shape | None]) -> Shape:
+def _flat(node: Node, shape: Shape | None) -> Shape:
     """The shape of a Flatten: the axes in front of one and those from it on become one each."""
-    axis, shape = integer(node.proto, "axis", 1), shapes[0] if shapes else None
+    axis = integer(node.proto, "axis", 1)
     if shape is None:
         return (None, None)
     halves = (shape[:axis], shape[axis:])
