@@ -249,7 +249,7 @@ def convert(
                 report = report.with_(notes=(*report.notes, f"latency was not measured: {error}"))
             else:
                 report = report.with_(latency=_with_sizes(latency, task.before.file_bytes, attempt.after.file_bytes))
-        attempt.staged.commit()
+        attempt.staged.commit(force=force)
         return report.with_(output_path=str(target))
 
 

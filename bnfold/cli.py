@@ -56,6 +56,7 @@ class _Commands(click.Group):
     """The one place where an exception becomes one line on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        _open_closed_streams()
         try:
             with ended_by_signals():
                 result = super().invoke(ctx)
@@ -81,6 +82,20 @@ class _Commands(click.Group):
         except Exception as error:
             _internal_error(ctx, error)
         return result
+
+
+def _open_closed_streams() -> None:
+    """Give streams that were closed when the process began (`>&-`) the null device.
+
+    Python has none for them then, and the next file that is opened, a model perhaps, would take their number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
 
 
 def _drop_output() -> None:

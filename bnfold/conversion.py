@@ -206,6 +206,7 @@ class Conversion(Job):
         folder = self._target.folder / str(next(self._numbers))
         if is_copy and not self._target.external:
             staged = stage_copy(document, self._target.path, folder)
+            is_copy = staged.data is None
         else:
             staged = stage(document, self._target.path, folder, self._target.external)
         return Attempt(sites, staged, count(document.model, staged.nbytes), not is_copy, document.ledger)
@@ -286,10 +287,19 @@ def runnable(model: Any, folder: Path, assume_eval: bool = False) -> Path:
 def prepare(source: Any, target: Target, hashed: bool) -> Task:
     """The conversion of an ONNX model; `hashed` asks for its checksum. Raises what `open_model` and onnxsim raise."""
     document = open_model(source).document
+    _refuse_data_file(document, target.path)
     sha256 = files.sha256(document.path) if hashed and document.path is not None else None
     before = count(document.model, files.nbytes(document))
     given = simplified(source, target.folder / "simplified") if target.simplify else source
     return Task(Conversion(given, source, target), before, lambda: described(document, sha256() if sha256 else None))
+
+
+def _refuse_data_file(document: Document, target: Path) -> None:
+    """Raises OutputError for a target that is a data file of the source."""
+    for name in document.external if document.path is not None else ():
+        data = document.path.parent / name if document.path is not None else target
+        if data.resolve() == target.resolve():
+            raise OutputError(f"{target}: this file holds weights of the input; choose another name")
 
 
 def described(document: Document, sha256: str | None) -> Source:

@@ -14,6 +14,8 @@ The command line turns EquivalenceError into exit code 1 and every other one int
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,3 +51,20 @@ class EquivalenceError(BnfoldError):
     def __init__(self, message: str, report: Report | None = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+@contextmanager
+def refused_as(kind: type[BnfoldError], what: str, advice: str = "") -> Iterator[None]:
+    """Around whatever reads a file: anything that it raises becomes an error of this kind, in one line.
+
+    A parser raises what it likes on a damaged or hostile file, and no list of exceptions is complete. `what` names the
+    file and says what is wrong with it; the parser's own words follow in brackets, then the advice.
+    """
+    try:
+        yield
+    except BnfoldError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = getattr(error, "strerror", None) or (lines[0][:200] if lines else type(error).__name__)
+        raise kind(f"{what} ({said})" + (f"; {advice}" if advice else "")) from error

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import cases_bodies
+import cases_constants
 import cases_forward
 import cases_linear
 import cases_merged
@@ -31,6 +32,7 @@ CASES = [
     *cases_bodies.CASES,
     *cases_merged.CASES,
     *cases_norms.CASES,
+    *cases_constants.CASES,
 ]
 
 

@@ -15,6 +15,8 @@ from bnfold.checks.feed import Feed, nudged, scaled
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions, parse_input_shape, parse_range, parse_tolerance
 from bnfold.checks.session import TensorInfo
+from bnfold.checks.shapes import contradictions
+from bnfold.dims import declared_size
 from bnfold.errors import UsageError
 
 IMAGE = TensorInfo("x", "float32", (2, 3, 4, 4))
@@ -244,13 +246,28 @@ def test_symbols_get_sizes(shapes: list[Any], given: dict[str, Any], expected: l
         ([("N", 3)], {"x0": (1, 4)}, "1x4, the model has Nx3"),
         ([("N", 3)], {"x0": (3,)}, "3, the model has Nx3"),
         ([("N",), ("N",)], {"": (3,)}, "2 inputs"),
-        ([("N",), ("N",)], {"x0": (3,), "x1": (4,)}, "'N' both 3 and 4"),
     ],
 )
 def test_sizes_that_contradict_the_model(shapes: list[Any], given: dict[str, Any], reason: str) -> None:
     inputs = [TensorInfo(f"x{i}", "float32", shape) for i, shape in enumerate(shapes)]
     with pytest.raises(UsageError, match=reason):
         make_feeds(inputs, CheckOptions(input_shapes=given))
+
+
+def test_sizes_that_contradict_the_names_are_taken_and_noted() -> None:
+    """Exporters give one name to sizes that differ, and runtimes take what is fed."""
+    inputs = [TensorInfo("x0", "float32", ("N", "L")), TensorInfo("x1", "float32", ("N", "L"))]
+    given = {"x0": (3, 8), "x1": (4, 8)}
+    (feed,) = make_feeds(inputs, CheckOptions(check_n=1, input_shapes=given))
+    assert [feed.values[name].shape for name in ("x0", "x1")] == [(3, 8), (4, 8)]
+    (note,) = contradictions(inputs, given)
+    assert "make 'N' 3 and 4" in note
+
+
+@pytest.mark.parametrize("declared", ["?", "-1", "None", -1])
+def test_a_placeholder_is_no_symbol(declared: str | int) -> None:
+    """Paddle writes `?` for height and width alike; a size below zero is none."""
+    assert declared_size(declared) is None
 
 
 # The user's data

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,11 @@ from typing import BinaryIO
 import onnx
 import pytest
 from graphs import parse
-from saved import NO_BATCH_NORM, names, save, save_external
+from saved import NO_BATCH_NORM, folded_weight, names, save, save_external
 
 import bnfold
 from bnfold.errors import ModelError, OutputError
-from bnfold.graphs.onnx import wire
+from bnfold.graphs.onnx import staging, wire
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and permissions")
 
@@ -167,27 +168,87 @@ def writes_half(error: Exception) -> Callable[[bytes, object, BinaryIO], int]:
     return attach
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failure_at_the_last_step_leaves_nothing(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_external(tmp_path / "a.onnx")
-
+def failing(number: int) -> Callable[..., None]:
     def fails(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(number, os.strerror(number))
 
-    if step == "fsync":
-        monkeypatch.setattr(os, step, fails)
-    else:
-        replace = Path.replace
+    return fails
 
-        def fails_on_the_model(path: Path, target: Path) -> Path:
-            if path.suffix == ".onnx":
-                fails()
-            return replace(path, target)
 
-        monkeypatch.setattr(Path, step, fails_on_the_model)
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("step", ["fsync", "rename", "name"])
+def test_a_failure_at_the_last_step_leaves_nothing(
+    step: str, force: bool, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_external(tmp_path / "a.onnx")
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", failing(errno.EPERM))
+    taking = "hardlink_to" if links and not force else "replace"
+    monkeypatch.setattr(os if step == "fsync" else Path, taking if step == "name" else step, failing(errno.EIO))
     with pytest.raises(OutputError, match=r"b\.onnx: cannot be written: Input/output error"):
-        convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx", force=force)
     assert names(tmp_path) == {"a.onnx", "a.onnx.data"}
+
+
+def test_a_file_system_without_links_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_external(tmp_path / "a.onnx")
+    monkeypatch.setattr(Path, "hardlink_to", failing(errno.EPERM))
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert names(tmp_path) == {"a.onnx", "a.onnx.data", "b.onnx", "b.onnx.data"}
+    folded_weight(tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_file_that_appears_during_the_run_is_not_overwritten(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_external(tmp_path / "a.onnx")
+    fsync = os.fsync
+
+    def appears(handle: int) -> None:
+        (tmp_path / "b.onnx").write_bytes(b"mine")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", appears)
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", failing(errno.EPERM))
+    with pytest.raises(OutputError, match=r"b\.onnx: a file of this name has appeared meanwhile"):
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").read_bytes() == b"mine"
+    assert names(tmp_path) == {"a.onnx", "a.onnx.data", "b.onnx"}
+
+
+def test_two_runs_onto_one_target_leave_one_whole_pair(tmp_path: Path) -> None:
+    """Each run has its data in a file of its own until it takes the target's name, one after the other."""
+    save_external(tmp_path / "a.onnx")
+    before = names(tmp_path)
+    runs = [
+        threading.Thread(target=convert, args=(tmp_path / "a.onnx", tmp_path / "b.onnx"), kwargs={"force": True})
+        for _ in range(8)
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+    left = names(tmp_path) - before - {"b.onnx"}
+    assert len(left) == 1
+    onnx.checker.check_model(tmp_path / "b.onnx", full_check=True)
+    folded_weight(tmp_path / "b.onnx")
+
+
+def test_a_run_that_finds_its_data_file_taken_chooses_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_external(tmp_path / "a.onnx")
+    own = staging._own_data_files
+
+    def appears(target: Path) -> set[str]:
+        (tmp_path / "b.onnx.data").write_bytes(b"mine")
+        return own(target)
+
+    monkeypatch.setattr(staging, "_own_data_files", appears)
+    convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx.data").read_bytes() == b"mine"
+    folded_weight(tmp_path / "b.onnx")
 
 
 @posix_only

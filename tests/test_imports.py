@@ -30,9 +30,10 @@ ROOMS = {
     "certificates": {"exactly", "checks", "graphs", "results", "errors"},
     "exactly": {"checks", "graphs", "errors"},
     "report": {"results", "errors"},
-    "checks": {"results", "errors"},
-    "graphs": {"algebra", "results", "errors"},
+    "checks": {"dims", "results", "errors"},
+    "graphs": {"algebra", "dims", "results", "errors"},
     "algebra": {"errors", "results"},
+    "dims": set(),
     "errors": {"results"},  # for a type
     "results": set(),
     "version": set(),

@@ -84,7 +84,8 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The complete edit for one site. `into` are the nodes that absorb, `through` the nodes that are crossed.
+    """The complete edit for one site. `into` are the nodes that absorb, `through` the nodes that are crossed;
+    `constants` are the names of those that absorb by themselves: what a site on a constant makes is one, too.
 
     `added_bytes` is at most how much larger the model becomes: copies of constants that others still read, constants
     that grow, and new biases, these counted in float64. `changed` are the values that hold something else afterwards
@@ -97,6 +98,7 @@ class Plan:
     direction: Direction = "backward"
     added_bytes: int = 0
     changed: tuple[Value, ...] = ()
+    constants: tuple[str, ...] = ()
 
 
 Steps = Sequence[Step] | Refusal

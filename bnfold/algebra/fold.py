@@ -22,7 +22,7 @@ from bnfold.algebra.edits import Append, Drop, Edit, Node, Plan, Supply, Value
 from bnfold.algebra.graph import EditableGraph, Graph, Site
 from bnfold.algebra.neighbours import of_plan, of_refusal
 from bnfold.algebra.ops import ConstAffine
-from bnfold.algebra.plan import Trace, plan_backward, plan_forward, plan_merge, plan_split
+from bnfold.algebra.plan import Budget, Trace, plan_backward, plan_forward, plan_merge, plan_split
 from bnfold.algebra.reduction import plan_reduction
 from bnfold.results import Direction, Operator
 
@@ -99,6 +99,7 @@ class _Folding:
         self.locked: set[Node] = set()
         self.answers: dict[tuple[int, Attempt], _Answer] = {}
         self.watchers: dict[Node, list[tuple[int, Attempt]]] = {}
+        self.budget = Budget()
         for site in graph.sites():
             self._enter(site)
 
@@ -223,7 +224,7 @@ class _Folding:
             if not self.draws or not outcome.refusal:
                 return outcome
             return replace(outcome, operators=of_refusal(self.graph, outcome.site, outcome.refusal))
-        into = tuple(dict.fromkeys(self.graph.name(node) for node in self._ends(outcome.into)))
+        into = tuple(dict.fromkeys([*map(self.graph.name, self._ends(outcome.into)), *outcome.constants]))
         crossed = [self.graph.op(node) for node in outcome.through if node not in self.sites[index].nodes]
         through = tuple(op for op, _ in groupby(crossed))
         return Outcome(
@@ -269,7 +270,7 @@ class _Folding:
         for node in self.sites[index].nodes:
             if not isinstance(self.graph.kind(node), ConstAffine):  # what merged into it varies along more axes
                 return Refusal("conflict", "another fold has made it more than an affine map", self.graph.name(node))
-        trace = Trace()
+        trace = Trace(budget=self.budget)
         plan = attempt(self.graph, self.sites[index], trace)
         kept: list[Node] = []
         if self.locked and isinstance(plan, Plan):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
-from bnfold.algebra.edits import Node, Plan, Value
+from bnfold.algebra.edits import Drop, Node, Plan, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ class Graph(Protocol):
     def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
         """The bytes that `affine` of the constant at this input adds to the graph, or why its type cannot hold it."""
 
-    def can_drop(self, node: Node, data: int) -> bool:
-        """Whether what the node reads and what it makes can become one value."""
+    def undroppable(self, drops: Sequence[Drop]) -> Node | None:
+        """Of these drops, carried out together, one that would leave an output of a graph without a maker."""
 
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
         """Why an array cannot be held in the type of the node's input at position `like`, if it cannot."""

@@ -8,16 +8,17 @@ whole, the scale may go one way and the shift the other. Nothing is edited here:
 Soundness: after a plan is applied, a value demanded backward holds `demand(old value)`, a value reached forward holds
 the old value before the affine that is still owed to it, and every value outside the plan is unchanged.
 
-Decisions. Alternatives are tried in the order in which the rules give them; the whole search for one site is bounded by
-`MOST_STEPS`, so that no graph, however made, takes more than a bounded time per site. The refusal that is reported is
-that of the first alternative, which is the one that would have removed the most.
+Decisions. Alternatives are tried in the order in which the rules give them. A search takes `MOST_STEPS` at most, and
+what all searches in one graph take beyond `USUAL_STEPS` each is bounded together (`Budget`): the time for a graph,
+however it is made, grows with its number of sites. The refusal that is reported is that of the first alternative,
+which is the one that would have removed the most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
@@ -27,48 +28,74 @@ from bnfold.algebra.rules import backward, forward
 from bnfold.results import Direction
 
 MOST_STEPS = 2000
-DEEPEST = 96  # five frames of Python each: well inside its default limit of 1000, whoever calls
+USUAL_STEPS = 64
+
+
+@dataclass(eq=False)
+class Budget:
+    """How many steps beyond the usual ones are left to all searches in one graph."""
+
+    steps: int = 100_000
 
 
 @dataclass(eq=False)
 class Trace:
     """What a search looked at: while none of these nodes or their neighbours change, it would find the same again.
 
-    `passed_over` says that it met an affine operator that would have absorbed, had merging been allowed.
+    `passed_over` says that it met an affine operator that would have absorbed, had merging been allowed. `budget` is
+    what it may use up.
     """
 
     nodes: set[Node] = field(default_factory=set)
     passed_over: bool = False
+    budget: Budget = field(default_factory=Budget)
 
 
 class _Found(NamedTuple):
-    """A part of a plan: edits, who absorbs, what is crossed, which values change."""
+    """A part of a plan: edits, who absorbs, what is crossed, which values change; then `parts`, found further on.
+
+    `appends` says whether a node is added, here or in the parts.
+    """
 
     edits: tuple[Edit, ...] = ()
     into: tuple[Node, ...] = ()
     through: tuple[Node, ...] = ()
     added_bytes: int = 0
     changed: tuple[Value, ...] = ()
+    parts: tuple[_Found, ...] = ()
+    appends: bool = False
 
     def plus(self, other: _Found) -> _Found:
-        return _Found(
-            self.edits + other.edits,
-            self.into + other.into,
-            self.through + other.through,
-            self.added_bytes + other.added_bytes,
-            self.changed + other.changed,
-        )
+        return self._replace(parts=(*self.parts, other), appends=self.appends or other.appends)
 
-    @property
-    def appends(self) -> bool:
-        return any(isinstance(edit, Append) for edit in self.edits)
+    def whole(self) -> _Found:
+        """The same without parts, all that is in them in its order."""
+        edits: list[Edit] = []
+        into: list[Node] = []
+        through: list[Node] = []
+        changed: list[Value] = []
+        added_bytes = 0
+        waiting = [self]
+        while waiting:
+            found = waiting.pop()
+            edits += found.edits
+            into += found.into
+            through += found.through
+            changed += found.changed
+            added_bytes += found.added_bytes
+            waiting += reversed(found.parts)
+        return _Found(tuple(edits), tuple(into), tuple(through), added_bytes, tuple(changed), (), self.appends)
 
 
 def plan_backward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
-    """Fold the site into what stands above it; a site that changes nothing goes into the operator right above it."""
+    """Fold the site into what stands above it.
+
+    A site that changes nothing goes into the operator right above it.
+    """
     found = _Search(graph, trace).pull_site(site, site_affine(graph, site))
     if isinstance(found, Refusal):
         return found
+    found = found.whole()
     if not found.into:
         first = graph.kind(site.nodes[0])
         made = graph.producer(graph.inputs(site.nodes[0])[first.data if isinstance(first, ops.ConstAffine) else 0])
@@ -93,8 +120,9 @@ def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
         return up
 
     def both(down: _Found) -> Plan | Refusal:
-        kept = tuple(edit for edit in down.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
-        return _plan(graph, up.plus(down._replace(edits=kept)), "split")
+        whole = down.whole()
+        kept = tuple(edit for edit in whole.edits if not (isinstance(edit, Drop) and edit.node in site.nodes))
+        return _plan(graph, up.plus(whole._replace(edits=kept)), "split")
 
     return _pushed(graph, site, affine.shifting(), trace, both)
 
@@ -136,23 +164,48 @@ def site_affine(graph: Graph, site: Site) -> Affine:
 
 
 def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:
+    found = found.whole()
     slots: set[tuple[Node, int | type]] = set()
+    gone = {edit.node for edit in found.edits if isinstance(edit, Drop)}
     for edit in found.edits:
         slot = (edit.node, edit.position if isinstance(edit, Rewrite | Supply) else type(edit))
         if slot in slots:  # an affine that reaches one operator on two ways
             return Refusal("conflict", "two demands meet in one operator", graph.name(edit.node))
         slots.add(slot)
-        if isinstance(edit, Drop) and not graph.can_drop(edit.node, edit.data):
-            return Refusal("graph-output", "its value is an output of the graph", graph.name(edit.node))
+    stuck = graph.undroppable([edit for edit in found.edits if isinstance(edit, Drop)])
+    if stuck is not None:
+        return Refusal("graph-output", "its value is an output of the graph", graph.name(stuck))
     added_bytes = found.added_bytes + sum(
         edit.array.nbytes for edit in found.edits if isinstance(edit, Supply | Append)
     )
     if added_bytes > MOST_ADDED_BYTES:
         size = f"{added_bytes / 2**20:.0f} MB"
-        return Refusal("too-large", f"the fold would add {size} of parameters", graph.name(found.into[0]))
-    into = tuple(dict.fromkeys(found.into))
+        return Refusal("too-large", f"the fold would add {size} of parameters", graph.name(found.edits[0].node))
+    into = tuple(node for node in dict.fromkeys(found.into) if node not in gone)
     through = tuple(node for node in dict.fromkeys(found.through) if node not in into)
-    return Plan(found.edits, into, through, direction, added_bytes, found.changed)
+    read = [edit for edit in found.edits if isinstance(edit, Rewrite) and edit.node in gone]
+    constants = tuple(graph.value_name(graph.inputs(edit.node)[edit.position]) for edit in read)
+    return Plan(found.edits, into, through, direction, added_bytes, found.changed, constants)
+
+
+_Way: TypeAlias = Generator["_Way", Any, "_Found | Refusal"]
+"""A step of a search; it yields the steps on whose results it depends."""
+
+
+def _walked(way: _Way) -> _Found | Refusal:
+    """The result of a step and of all that it depends on, however deep the graph is: Python's stack is not used."""
+    stack = [way]
+    answer: _Found | Refusal | None = None
+    while stack:
+        try:
+            stack.append(stack[-1].send(answer))
+            answer = None
+        except StopIteration as stop:
+            stack.pop()
+            answer = stop.value
+    if answer is None:
+        raise TypeError("a search gave no answer")
+    return answer
 
 
 class _Search:
@@ -172,12 +225,12 @@ class _Search:
     def pull_site(self, site: Site, affine: Affine) -> _Found | Refusal:
         first = site.nodes[0]
         position = self._data(first)
-        found = self._enter(site) or self._pull(self.graph.inputs(first)[position], affine, first, position, 0)
+        found = self._enter(site) or _walked(self._pull(self.graph.inputs(first)[position], affine, first, position))
         return self._without(site, "output", found)
 
     def push_site(self, site: Site, affine: Affine) -> _Found | Refusal:
         last = site.nodes[-1]
-        found = self._enter(site) or self._push(self.graph.outputs(last)[0], affine, last, 0)
+        found = self._enter(site) or _walked(self._push(self.graph.outputs(last)[0], affine, last))
         return self._without(site, "input", found)
 
     def _enter(self, site: Site) -> Refusal | None:
@@ -190,13 +243,13 @@ class _Search:
         """What was found, with the nodes of the site dropped."""
         if isinstance(found, Refusal):
             return found
-        return found._replace(edits=(*(Drop(node, self._data(node), keep) for node in site.nodes), *found.edits))
+        return _Found(tuple(Drop(node, self._data(node), keep) for node in site.nodes)).plus(found)
 
-    def _pull(self, value: Value | None, a: Affine, reader: Node, position: int, depth: int) -> _Found | Refusal:
+    def _pull(self, value: Value | None, a: Affine, reader: Node, position: int) -> _Way:
         """Make `value`, as `reader` sees it, hold `a(value)`."""
         if a.is_identity:
             return _Found()
-        refusal = self._spend(reader, depth)
+        refusal = self._spend(reader)
         if refusal:
             return refusal
         graph = self.graph
@@ -218,28 +271,28 @@ class _Search:
         if isinstance(steps, Refusal):
             return self._blamed(steps, node)
         steps = self._allowed(node, kind, steps)
-        found = _best((self._take(node, step, depth) for step in steps), adding=not _is_bias_add(kind))
-        return found if isinstance(found, Refusal) else found._replace(changed=(*found.changed, value))
+        found = yield self._best(node, steps, self._take, adding=not _is_bias_add(kind))
+        return found if isinstance(found, Refusal) else _Found(changed=(value,)).plus(found)
 
-    def _take(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
+    def _take(self, node: Node, step: Step) -> _Way:
         """Meet all demands of one backward step."""
         refusal = self._holdable(step)
         if refusal:
             return refusal
-        total = _Found(step.edits, (node,) if step.absorbs else (), () if step.absorbs else (node,))
+        total = _found(node, step)
         for position, demand in step.demands:
-            found = self._pull(self.graph.inputs(node)[position], demand, node, position, depth + 1)
+            found = yield self._pull(self.graph.inputs(node)[position], demand, node, position)
             if isinstance(found, Refusal):
                 return self._blamed(step.otherwise, node) if step.otherwise else found
             total = total.plus(found)
         return total
 
-    def _push(self, value: Value | None, a: Affine, maker: Node, depth: int) -> _Found | Refusal:
+    def _push(self, value: Value | None, a: Affine, maker: Node) -> _Way:
         """Let every reader of `value` do without `a`, which `maker` no longer applies."""
         if a.is_identity or value is None:
             return _Found()
         graph = self.graph
-        refusal = self._spend(maker, depth) or self._infinite(a, maker)
+        refusal = self._spend(maker) or self._infinite(a, maker)
         if refusal:
             return refusal
         if graph.is_output(value):
@@ -249,13 +302,13 @@ class _Search:
         if len({node for node, _ in readers}) < len(readers):
             return Refusal("conflict", "one operator reads the value twice", graph.name(readers[0][0]))
         for node, position in readers:
-            found = self._pass(node, position, a, depth)
+            found = yield self._pass(node, position, a)
             if isinstance(found, Refusal):
                 return found
             total = total.plus(found)
         return total
 
-    def _pass(self, node: Node, position: int, a: Affine, depth: int) -> _Found | Refusal:
+    def _pass(self, node: Node, position: int, a: Affine) -> _Way:
         """Let one reader do without `a`."""
         graph = self.graph
         self.trace.nodes.add(node)
@@ -270,26 +323,37 @@ class _Search:
         steps = self._allowed(node, kind, steps)
         if self.early and isinstance(kind, ops.Linear):
             steps = steps[::-1]
-        return _best((self._leave(node, step, depth) for step in steps), adding=self.early)
+        found: _Found | Refusal = yield self._best(node, steps, self._leave, adding=self.early)
+        return found
 
-    def _leave(self, node: Node, step: Step, depth: int) -> _Found | Refusal:
+    def _leave(self, node: Node, step: Step) -> _Way:
         """Meet the demands of one forward step and push on what its outputs carry."""
         graph = self.graph
         refusal = self._holdable(step)
         if refusal:
             return refusal
-        total = _Found(step.edits, (node,) if step.absorbs else (), () if step.absorbs else (node,))
+        total = _found(node, step)
         for at, demand in step.demands:
-            found = self._pull(graph.inputs(node)[at], demand, node, at, depth + 1)
+            found = yield self._pull(graph.inputs(node)[at], demand, node, at)
             if isinstance(found, Refusal):
                 return found
-            total = total.plus(found._replace(through=()))
+            total = total.plus(found.whole()._replace(through=()))
         for value, out in zip(graph.outputs(node), step.outs, strict=False):
-            found = self._push(value, out, node, depth + 1)
+            found = yield self._push(value, out, node)
             if isinstance(found, Refusal):
                 return found
             total = total.plus(found)
         return total
+
+    def _best(self, node: Node, steps: Sequence[Step], follow: Callable[[Node, Step], _Way], *, adding: bool) -> _Way:
+        """The first alternative that works, of those that add no operator if `adding` is not wanted; else a refusal."""
+        tried: list[_Found | Refusal] = []
+        for step in steps:
+            found = yield follow(node, step)
+            if isinstance(found, _Found) and (adding or not found.appends):
+                return found
+            tried.append(found)
+        return next((found for found in tried if isinstance(found, _Found)), tried[0])
 
     def _allowed(self, node: Node, kind: ops.Kind, steps: Sequence[Step]) -> Sequence[Step]:
         """The alternatives without those in which another affine operator absorbs, unless that is the purpose."""
@@ -312,9 +376,13 @@ class _Search:
         others = list(dict.fromkeys(node for node, _ in readers if node != reader))
         return Refusal("shared-value", f"its value is also read by {self._listed(others)}", maker)
 
-    def _spend(self, node: Node, depth: int) -> Refusal | None:
+    def _spend(self, node: Node) -> Refusal | None:
         self.steps += 1
-        if self.steps > MOST_STEPS or depth > DEEPEST:
+        if self.steps <= USUAL_STEPS:
+            return None
+        budget = self.trace.budget
+        budget.steps -= 1
+        if self.steps > MOST_STEPS or budget.steps < 0:
             return Refusal("unsupported", "the way to a linear operator is too long", self.graph.name(node))
         return None
 
@@ -347,14 +415,11 @@ class _Search:
         return kind.data if isinstance(kind, ops.ConstAffine) else 0
 
 
-def _best(attempts: Iterator[_Found | Refusal], adding: bool) -> _Found | Refusal:
-    """The first alternative that works, one that adds no operator if `adding` is not wanted; else the first refusal."""
-    tried: list[_Found | Refusal] = []
-    for found in attempts:
-        if isinstance(found, _Found) and (adding or not found.appends):
-            return found
-        tried.append(found)
-    return next((found for found in tried if isinstance(found, _Found)), tried[0])
+def _found(node: Node, step: Step) -> _Found:
+    """What a step does to the node itself."""
+    appends = any(isinstance(edit, Append) for edit in step.edits)
+    absorbs = step.absorbs
+    return _Found(step.edits, (node,) if absorbs else (), () if absorbs else (node,), appends=appends)
 
 
 def _is_bias_add(kind: ops.Kind) -> bool:

@@ -105,8 +105,9 @@ def _plan(graph: Graph, nodes: tuple[Node, ...], links: list[ConstAffine], kept:
     last = max(kept)
     for at, node in enumerate(nodes):
         if at not in kept:
-            if not graph.can_drop(node, links[at].data):
-                return Refusal("graph-output", "its value is an output of the graph", graph.name(node))
             edits.append(Drop(node, links[at].data, "input" if at < last else "output"))
+    stuck = graph.undroppable([edit for edit in edits if isinstance(edit, Drop)])
+    if stuck is not None:
+        return Refusal("graph-output", "its value is an output of the graph", graph.name(stuck))
     inside = tuple(graph.outputs(node)[0] for node in nodes[:-1])
     return Plan(tuple(edits), tuple(nodes[at] for at in sorted(kept)), (), "shortened", added, inside)

@@ -39,7 +39,7 @@ def draw_feeds(
     index accepts; in a model without floating-point inputs `val_range` replaces that. Booleans are fair coin flips.
 
     Raises:
-        UsageError: if the shapes given contradict each other, or the value range holds no integer.
+        UsageError: if the value range holds no integer.
     """
     rng = np.random.default_rng(options.seed)
     kinds: tuple[Kind, ...] = ("normal", "uniform", "large" if options.val_range is None else "range ends")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bnfold.checks import bfloat16
 from bnfold.checks.messages import one_line_reason
+from bnfold.dims import declared_size
 from bnfold.errors import MissingDependency, ModelError, UsageError
 
 ModelFile: TypeAlias = Path | bytes
@@ -111,7 +112,7 @@ class Session:
                 answers = self._inner.run_with_ort_values(self._names, self._ort_values(feeds, "cpu"))
                 values = [_from_ort_value(answer) for answer in answers]
             else:
-                values = self._inner.run(self._names, dict(feeds))
+                values = self._inner.run(self._names, _copies(feeds))
         except Exception as error:  # ORT's exceptions have no common base class of their own
             raise ModelError(f"ONNX Runtime cannot run {self._label}: {one_line_reason(error)}") from error
         result: dict[str, Array] = {}
@@ -142,7 +143,7 @@ class Session:
         if self._has_bfloat16:
             values = self._ort_values(feeds, "cpu")
             return lambda: self._inner.run_with_ort_values(self._names, values)
-        inputs = dict(feeds)
+        inputs = _copies(feeds)
         return lambda: self._inner.run(self._names, inputs)
 
     def _device_runner(self, feeds: Mapping[str, Array]) -> Callable[[], object]:
@@ -307,11 +308,15 @@ def _provider_chain(provider: str, tf32: bool, deterministic: bool, own: Mapping
     return [first, (_CUDA, cuda), CPU] if provider == _TENSORRT else [first, CPU]
 
 
+def _copies(feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays that ORT may write into: a BatchNormalization in training mode does so with its mean and var."""
+    return {name: array.copy() for name, array in feeds.items()}
+
+
 def _tensor_info(value: Any) -> TensorInfo:
     match = _TENSOR_TYPE.fullmatch(value.type)
     dtype = value.type if match is None else _NUMPY_NAME.get(match[1], match[1])
-    shape = tuple(None if isinstance(size, int) and size < 0 else size for size in value.shape)
-    return TensorInfo(value.name, dtype, shape)
+    return TensorInfo(value.name, dtype, tuple(declared_size(size) for size in value.shape))
 
 
 def _from_ort_value(value: Any) -> Any:

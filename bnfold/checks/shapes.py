@@ -73,16 +73,10 @@ def solve_shapes(
 ) -> dict[str, Shape]:
     """A size for every axis of every input: declared, else given, else `batch` first and a guess behind.
 
-    One symbol has one size wherever it stands. `second` takes the second guess.
-
-    Raises:
-        UsageError: if two sizes are given for one symbol.
+    One symbol has one size wherever it stands, the first that is given for it, unless another is given in its place:
+    runtimes take what is fed, and symbols are often wrong. `second` takes the second guess.
     """
-    sizes: dict[str, int] = {}
-    for info in inputs:
-        for symbol, size in zip(info.shape, given.get(info.name, ()), strict=False):
-            if isinstance(symbol, str) and size is not None and sizes.setdefault(symbol, size) != size:
-                raise UsageError(f"the shapes given make '{symbol}' both {sizes[symbol]} and {size}")
+    sizes = {symbol: found[0] for symbol, found in _given_sizes(inputs, given).items()}
     shapes = {}
     for info in inputs:
         known = given.get(info.name, (None,) * len(info.shape))
@@ -98,6 +92,26 @@ def solve_shapes(
                 shape.append(guess if declared is None else sizes.setdefault(declared, guess))
         shapes[info.name] = tuple(shape)
     return shapes
+
+
+def contradictions(inputs: Sequence[TensorInfo], given: Mapping[str, PartialShape]) -> tuple[str, ...]:
+    """A note for every symbol of the model for which different sizes are given."""
+    return tuple(
+        f"the shapes given make '{symbol}' {' and '.join(map(str, dict.fromkeys(found)))}: the model's names say that "
+        "these sizes are the same"
+        for symbol, found in _given_sizes(inputs, given).items()
+        if len(set(found)) > 1
+    )
+
+
+def _given_sizes(inputs: Sequence[TensorInfo], given: Mapping[str, PartialShape]) -> dict[str, list[int]]:
+    """By symbol, the sizes given where it stands."""
+    found: dict[str, list[int]] = {}
+    for info in inputs:
+        for symbol, size in zip(info.shape, given.get(info.name, ()), strict=False):
+            if isinstance(symbol, str) and size is not None:
+                found.setdefault(symbol, []).append(size)
+    return found
 
 
 def shape_text(shape: Sequence[int | str | None]) -> str:

@@ -48,11 +48,13 @@ _GROWING = {
 # Those whose result may have more elements than the numbers of elements of the operands multiply to.
 _SIZED = {"Expand", "ConstantOfShape", "Tile", "Range", "MatMul"}
 _COMPUTED = {"Constant"} | _PLAIN | _GROWING
+# Operators that have a result where an operand is not known, but its shape or type.
+_LOOKING = {"Shape", "CastLike", "Size"}
 
 
 def may_be_known(node: Node) -> bool:
     """Whether a node computes a constant where all that it reads is constant."""
-    return node.op in _COMPUTED and not node.domain
+    return node.op in _COMPUTED and not node.domain and not node.is_open
 
 
 class Constants:
@@ -67,9 +69,32 @@ class Constants:
     def get(self, value: Value) -> Known | Refusal:
         """The constant that a value is, or why it is none (reasons: computed-weight, overridable, quantized)."""
         found = self._cache.get(value)
-        if found is None:
-            found = self._cache[value] = self._resolve(value)
-        return found
+        if found is not None:
+            return found
+        waiting = [value]
+        while waiting:  # no recursion: chains of constants may be longer than Python's stack
+            at = waiting[-1]
+            operand = self._undecided(at)
+            if operand is not None:
+                waiting.append(operand)
+                continue
+            if at not in self._cache:
+                self._cache[at] = self._resolve(at)
+            waiting.pop()
+        return self._cache[value]
+
+    def _undecided(self, value: Value) -> Value | None:
+        """The first operand of which has to be found out whether it is known before this can be said of a value."""
+        node = value.producer
+        if value.tensor is not None or node is None or not may_be_known(node):
+            return None
+        for source in node.inputs:
+            found = self._cache.get(source) if source is not None else None
+            if found is None and source is not None:
+                return source
+            if isinstance(found, Refusal) and node.op not in _LOOKING:
+                return None
+        return None
 
     def known(self, value: Value | None) -> Known | None:
         if value is None:
@@ -97,6 +122,8 @@ class Constants:
                     f"'{value.name}' is a graph input with a default that callers may override; "
                     "--freeze-initializers takes it as constant",
                 )
+            if any(size < 0 for size in value.tensor.dims[:]):
+                return Refusal("unsupported", f"'{value.name}' has a size below zero; the model is not valid")
             return self._of_tensor(value.tensor, value)
         node = value.producer
         if node is None:
@@ -105,6 +132,8 @@ class Constants:
             return Refusal("quantized", f"'{value.name}' is dequantized from integers")
         if node.domain:
             return Refusal("computed-weight", f"'{value.name}' is computed by {node.domain}.{node.op}")
+        if node.is_open:
+            return Refusal("computed-weight", f"'{value.name}' depends on what the caller of the function gives")
         if node.op == "Constant":
             return self._of_constant(node, value)
         if may_be_known(node):
@@ -118,7 +147,10 @@ class Constants:
                 return Refusal("computed-weight", f"'{value.name}' lies outside the file in a subgraph")
             return self._of_message(tensor, value)
         elem_type, shape = tensor.data_type, tuple(tensor.dims[:])
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+        try:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+        except KeyError:
+            return Refusal("unsupported", f"'{value.name}' is of an element type that is not known")
         if payload.nbytes != math.prod(shape) * dtype.itemsize:
             return Refusal("unsupported", f"'{value.name}' is stored in a packed form, or not as long as its shape")
         return Known(elem_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), None, value.name)
@@ -127,9 +159,7 @@ class Constants:
         attributes = node.proto.attribute[:]
         attribute = attributes[0] if len(attributes) == 1 else None
         name = "" if attribute is None else attribute.name
-        if attribute is not None and attribute.ref_attr_name:
-            return Refusal("computed-weight", f"'{value.name}' is what the caller of the function gives")
-        if attribute is not None and name == "value":
+        if attribute is not None and name == "value" and all(size >= 0 for size in attribute.t.dims[:]):
             return self._of_message(attribute.t, value)
         if attribute is None or name not in _NUMBERS:
             return Refusal("computed-weight", f"'{value.name}' is a constant in a form that is not understood")
@@ -144,8 +174,8 @@ class Constants:
         raw = tensor.raw_data if elem_type in _RAW else b""
         try:  # most constants are raw, of these types, for which onnx takes twice as long
             array = np.frombuffer(raw, _RAW[elem_type]).reshape(shape) if raw else onnx.numpy_helper.to_array(tensor)
-        except (TypeError, ValueError):
-            return Refusal("unsupported", f"the data of '{value.name}' do not fit its shape; the model is not valid")
+        except Exception:  # onnx raises what it likes on data of another size, segments, unknown types
+            return Refusal("unsupported", f"the data of '{value.name}' cannot be read; the model is not valid")
         return Known(elem_type, shape, lambda: array, None, value.name)
 
     def _of_array(self, array: NDArray[Any], value: Value) -> Known:

@@ -115,6 +115,12 @@ class Document:
     def payload_bytes(self) -> int:
         return sum(payload.nbytes for payload in self.payloads.values())
 
+    def copy(self) -> Document:
+        """A document over the same weights with a skeleton of its own."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        return Document(model, dict(self.payloads), self.path, self.external)
+
 
 def map_file(path: Path) -> Buffer:
     """A read-only view of a file without reading it; an empty file has no map."""

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, refused_as
 from bnfold.graphs.onnx.document import EXTERNAL, Buffer, Document, Piece, map_file
 
 
@@ -97,15 +97,15 @@ def _dense_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _map(path: Path, location: str, name: str) -> Buffer:
-    relative = PurePosixPath(location)
-    target = (path.parent / relative).resolve()
-    allowed = (path.parent.resolve(), path.resolve().parent)
-    inside = not relative.is_absolute() and ".." not in relative.parts
-    if not location or not inside or not any(target.is_relative_to(folder) for folder in allowed):
-        raise ModelError(f"{path}: weight '{name}' points outside the model's folder ('{location}'); this is refused")
-    try:
+    with refused_as(ModelError, f"{path}: weight '{name}' lies in '{location}', which cannot be read"):
+        relative = PurePosixPath(location)
+        target = (path.parent / relative).resolve()
+        allowed = (path.parent.resolve(), path.resolve().parent)
+        inside = not relative.is_absolute() and ".." not in relative.parts
+        if not location or not inside or not any(target.is_relative_to(folder) for folder in allowed):
+            raise ModelError(
+                f"{path}: weight '{name}' points outside the model's folder ('{location}'); this is refused"
+            )
+        if not target.is_file() and target.exists() and not target.is_dir():
+            raise ModelError(f"{path}: weight '{name}' lies in '{location}', which is no regular file")
         return map_file(target)
-    except OSError as error:
-        raise ModelError(
-            f"{path}: weight '{name}' lies in '{location}', which cannot be read: {error.strerror}"
-        ) from None

@@ -10,10 +10,11 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, Message
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, refused_as
 from bnfold.graphs.onnx import wire
 from bnfold.graphs.onnx.document import BLOCK_BYTES, Document, from_bytes, map_file
 from bnfold.graphs.onnx.external import attach_external, first_external
+from bnfold.graphs.onnx.functions import check_functions
 
 
 def load(path: Path) -> Document:
@@ -40,9 +41,11 @@ def load(path: Path) -> Document:
             f"{path}: not a valid ONNX file: the data are cut off or of another format; export or copy it again"
         ) from None
     document.path = path
-    check_header(document.model, str(path))
-    check_text(document.model, str(path))
-    attach_external(document, path)
+    with refused_as(ModelError, f"{path}: not a valid ONNX file", "export or copy it again"):
+        check_header(document.model, str(path))
+        check_text(document.model, str(path))
+        check_functions(document.model, str(path))
+        attach_external(document, path)
     return document
 
 

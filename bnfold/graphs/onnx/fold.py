@@ -14,10 +14,11 @@ from bnfold.graphs.account import FoldOptions, account
 from bnfold.graphs.chains import BATCH_NORM
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.emit import emit
-from bnfold.graphs.onnx.functions import copied, inlined
+from bnfold.graphs.onnx.functions import inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
 from bnfold.graphs.onnx.index import graphs_of, is_foreign
 from bnfold.graphs.onnx.ledger import all_values, ledger_of
+from bnfold.graphs.onnx.validity import hold_to_checker
 from bnfold.results import Counts, Site
 
 
@@ -29,10 +30,12 @@ def fold_document(document: Document, where: str, options: FoldOptions) -> tuple
     """
     if options.assume_eval:
         evaluate_batch_norms(document.model)
+    before = document.copy()
     with np.errstate(all="ignore"):  # what is not finite is refused by name
-        if document.model.functions:
-            return _with_functions(document, where, options)
-        return _fold(document, where, options)
+        sites = (_with_functions if document.model.functions else _fold)(document, where, options)
+    if any(site.folded for site in sites):
+        hold_to_checker(document, before, where)
+    return sites
 
 
 def _with_functions(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
@@ -43,7 +46,7 @@ def _with_functions(document: Document, where: str, options: FoldOptions) -> tup
     whole = replace(options, without=frozenset(), drawn=False)
     flat = inlined(document)
     if flat is not None:
-        kept = [sum(map(_stays, _fold(copied(form), where, whole))) for form in (document, flat)]
+        kept = [sum(map(_stays, _fold(form.copy(), where, whole))) for form in (document, flat)]
         if kept[1] < kept[0]:
             original = document.model
             document.model = flat.model

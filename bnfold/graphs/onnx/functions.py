@@ -8,10 +8,71 @@ stay.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import onnx
 import onnx.inliner
 
+from bnfold.errors import ModelError
 from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.index import graphs_of
+
+MOST_NODES = 500_000  # of a model whose functions are written out: inference, checker and runtimes all write them out
+DEEPEST = 100  # calls within calls, as onnx has it
+
+_Key = tuple[str, str, str]
+
+
+def check_functions(model: onnx.ModelProto, where: str) -> None:
+    """Raises ModelError where functions have one name, call themselves, or would be too large written out.
+
+    Thirty functions that each call the next one twice are a billion nodes.
+    """
+    if not model.functions:
+        return
+    calls = {}
+    for function in model.functions:
+        key = (function.domain, function.name, function.overload)
+        if key in calls:
+            raise ModelError(f"{where}: invalid model: two functions are named '{function.name}'; export it again")
+        calls[key] = Counter(_called(function.node))
+    sizes: dict[_Key, tuple[int, int]] = {}  # nodes, and depth of calls
+    for key in calls:
+        waiting, entered = [key], set[_Key]()
+        while waiting:
+            at = waiting[-1]
+            missing = [other for other in calls[at] if other in calls and other not in sizes]
+            if at in sizes:
+                waiting.pop()
+            elif missing and at in entered:
+                raise ModelError(f"{where}: invalid model: the function '{at[1]}' calls itself; export it again")
+            elif missing:
+                entered.add(at)
+                waiting += missing
+            else:
+                sizes[at] = _size(calls[at], sizes)
+    nodes, depth = _size(Counter(_called(model.graph.node)), sizes)
+    depth = max([depth, *(found[1] for found in sizes.values())])
+    if nodes > MOST_NODES or depth > DEEPEST:
+        what = f"{nodes} nodes" if nodes > MOST_NODES else f"calls {depth} deep"
+        raise ModelError(f"{where}: its functions, written out where they are called, are {what}, which is too many")
+
+
+def _size(calls: Counter[_Key], sizes: dict[_Key, tuple[int, int]]) -> tuple[int, int]:
+    """How many nodes these calls are, written out, and how deep they go; what is no function of the model is one."""
+    known = {key: sizes.get(key, (1, 0)) for key in calls}
+    nodes = sum(known[key][0] * count for key, count in calls.items())
+    return nodes, 1 + max((depth for _, depth in known.values()), default=0)
+
+
+def _called(nodes: Iterable[onnx.NodeProto]) -> Iterable[_Key]:
+    """What these nodes, and those in their bodies, are calls of."""
+    waiting = [nodes]
+    while waiting:
+        for node in waiting.pop():
+            yield node.domain, node.op_type, node.overload
+            waiting.extend(graph.node for graph in graphs_of(node))
 
 
 def inlined(document: Document) -> Document | None:
@@ -20,11 +81,4 @@ def inlined(document: Document) -> Document | None:
         model: onnx.ModelProto = onnx.inliner.inline_local_functions(document.model)
     except (RuntimeError, ValueError):
         return None
-    return Document(model, dict(document.payloads), document.path, document.external)
-
-
-def copied(document: Document) -> Document:
-    """A document over the same weights with a skeleton of its own."""
-    model = onnx.ModelProto()
-    model.CopyFrom(document.model)
     return Document(model, dict(document.payloads), document.path, document.external)

@@ -88,16 +88,27 @@ class OnnxGraph(IndexedGraph):
             return after.nbytes
         return 0 if after.folded_shape == known.folded_shape else max(0, after.nbytes - known.nbytes)
 
-    def can_drop(self, node: Node, data: int) -> bool:
-        source, target = node.inputs[data], node.outputs[0]
-        if source is None or target is None:
-            return False
-        return not target.is_output or self._merges_upward(node, source)
+    def undroppable(self, drops: Sequence[Drop]) -> Node | None:
+        made = {edit.node.outputs[0]: edit for edit in drops}
+        for edit in drops:
+            node: Node = edit.node
+            target, source = node.outputs[0], node.inputs[edit.data]
+            if target is None or source is None:
+                return node
+            if not target.is_output:
+                continue
+            while source in made:  # its maker goes, too, so that the one above has to make the output
+                if source.scope is not target.scope or source.is_output or not _is_read_by(node, source):
+                    return node
+                node, source = made[source].node, made[source].node.inputs[made[source].data]
+            if source is None or source.scope is not target.scope or not self._merges_upward(node, source):
+                return node
+        return None
 
     def _merges_upward(self, node: Node, source: Value) -> bool:
         """Whether the maker of a value can make what the node makes instead."""
-        alone = all(reader is node for reader, _ in source.readers)
-        return alone and source.producer is not None and not source.is_output and source.scope is node.scope
+        can_make = source.producer is not None and not source.is_output and source.scope is node.scope
+        return can_make and _is_read_by(node, source)
 
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
         known = self.constants.known(node.inputs[like])
@@ -185,8 +196,6 @@ class OnnxGraph(IndexedGraph):
         # What a foreign operator makes keeps its name: of this value alone the file is believed what it says of sizes.
         keeps_output = edit.keep == "output" and not (maker is not None and maker.domain)
         upward = self._merges_upward(node, source) and (keeps_output or target.is_output)
-        for position in range(len(node.inputs)):
-            self._unlink(node, position)
         if upward and maker is not None:
             maker.outputs[source.port] = target
             maker.changed = True
@@ -200,6 +209,8 @@ class OnnxGraph(IndexedGraph):
                 self._read(reader, position, source)
             target.producer = None
             target.scope.values.pop(target.name, None)
+        for position in range(len(node.inputs)):  # last: a constant that only this node has read may stay for others
+            self._unlink(node, position)
         self._remove(node)
 
     def _set_constant(self, node: Node, position: int, known: Known, base: str) -> None:
@@ -273,6 +284,11 @@ class OnnxGraph(IndexedGraph):
         names.update([node.proto.name for scope in scopes for node in scope.nodes])
         names.update([info.name for info in self.document.model.graph.value_info[:]])
         return names
+
+
+def _is_read_by(node: Node, value: Value) -> bool:
+    """Whether no other node reads the value."""
+    return all(reader is node for reader, _ in value.readers)
 
 
 def _is_vague(kind: ops.Sum | ops.Gate, along: Sequence[int]) -> bool:

@@ -50,18 +50,24 @@ class Value:
 
 
 class Node:
-    """A node of one scope, with the values that it reads and makes; None stands for an empty optional one."""
+    """A node of one scope, with the values that it reads and makes; None stands for an empty optional one.
 
-    __slots__ = ("changed", "domain", "inputs", "op", "outputs", "proto", "scope")
+    `is_open` says that it takes an attribute from the caller of the function that it lies in: what it computes is not
+    known here.
+    """
+
+    __slots__ = ("changed", "domain", "inputs", "is_open", "is_read", "op", "outputs", "proto", "scope")
 
     def __init__(self, proto: onnx.NodeProto, scope: Scope) -> None:
         self.proto = proto
         self.scope = scope
+        self.is_open = scope.in_function and any(item.ref_attr_name for item in proto.attribute[:])
         self.op: str = proto.op_type
         self.domain = _domain(proto.domain)
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
         self.changed = False
+        self.is_read = False  # whether the file has come by it, while it is read
 
     def __repr__(self) -> str:
         return f"<node {self.name} ({self.op})>"
@@ -78,7 +84,10 @@ class Node:
 
 @dataclass(eq=False, repr=False)
 class Scope:
-    """One graph or function body: its nodes in file order and its values by name."""
+    """One graph or function body: its nodes in file order and its values by name.
+
+    `is_unsorted` says that a node reads what another one makes only further down in the file.
+    """
 
     graph: onnx.GraphProto | onnx.FunctionProto
     parent: Scope | None
@@ -88,6 +97,8 @@ class Scope:
     values: dict[str, Value] = field(default_factory=dict)
     bodies: list[Scope] = field(default_factory=list)
     changed: bool = False
+    in_function: bool = False
+    is_unsorted: bool = False
 
     @property
     def is_function(self) -> bool:
@@ -118,7 +129,7 @@ def index_model(model: onnx.ModelProto, where: str = "the model") -> list[Scope]
     scopes = [_scope_of_graph(model.graph, None, opsets, where)]
     for function in model.functions:
         versions = {**opsets, **{_domain(item.domain): item.version for item in function.opset_import}}
-        scope = Scope(function, None, versions)
+        scope = Scope(function, None, versions, in_function=True)
         for name in function.input[:]:
             _define(scope, name, where).is_input = True
         _fill(scope, where)
@@ -182,7 +193,7 @@ def _domain(name: str) -> str:
 
 
 def _scope_of_graph(graph: onnx.GraphProto, parent: Scope | None, opsets: dict[str, int], where: str) -> Scope:
-    scope = Scope(graph, parent, opsets)
+    scope = Scope(graph, parent, opsets, in_function=parent is not None and parent.in_function)
     for item in graph.input[:]:
         _define(scope, item.name, where).is_input = True
     for tensor in graph.initializer[:]:
@@ -216,6 +227,7 @@ def _fill(scope: Scope, where: str) -> None:
             value = (values.get(name) or scope.resolve(name)) if name else None
             if value is not None:
                 _enter(node, position, value)
+                _note_order(value)
             elif name:
                 raise ModelError(
                     f"{where}: invalid graph: node '{node.name}' ({node.op}) reads '{name}', which nothing makes; "
@@ -226,6 +238,51 @@ def _fill(scope: Scope, where: str) -> None:
             body = _scope_of_graph(graph, scope, scope.opsets, where)
             body.owner = node
             scope.bodies.append(body)
+        node.is_read = True
+    if scope.is_unsorted:
+        _refuse_cycles(scope, where)
+
+
+def _note_order(value: Value) -> None:
+    """Note that somebody reads a value, which its scope may make only further down."""
+    if value.producer is not None and not value.producer.is_read:
+        value.scope.is_unsorted = True
+
+
+def _refuse_cycles(scope: Scope, where: str) -> None:
+    """Raises ModelError if a node of a scope depends on what it makes."""
+    inside: dict[Node, list[Value]] = {}
+    for body in scope.bodies:
+        if body.owner is not None:
+            inside.setdefault(body.owner, []).extend(_read_in(body))
+    waiting: dict[Node, int] = {}
+    below: dict[Node, list[Node]] = {}
+    for node in scope.nodes:
+        read = [value for value in (*node.inputs, *inside.get(node, ())) if value is not None and value.scope is scope]
+        makers = {value.producer for value in read if value.producer is not None}
+        waiting[node] = len(makers)
+        for maker in makers:
+            below.setdefault(maker, []).append(node)
+    ready = [node for node in scope.nodes if not waiting[node]]
+    for node in ready:  # grows meanwhile
+        for reader in below.get(node, ()):
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                ready.append(reader)
+    if len(ready) < len(scope.nodes):
+        node = next(node for node in scope.nodes if waiting[node])
+        raise ModelError(
+            f"{where}: invalid graph: node '{node.name}' ({node.op}) depends on its own result; export it again"
+        )
+
+
+def _read_in(body: Scope) -> Iterator[Value]:
+    """What a body and those inside it read or hand out."""
+    for scope in body.walk():
+        for node in scope.nodes:
+            yield from (value for value in node.inputs if value is not None)
+        handed_out = scope.graph.output if isinstance(scope.graph, onnx.GraphProto) else ()
+        yield from filter(None, (scope.resolve(info.name) for info in handed_out))
 
 
 def _define(scope: Scope, name: str, where: str) -> Value:
@@ -241,3 +298,5 @@ def _hand_out(scope: Scope, name: str, where: str) -> None:
     if value is None:
         raise ModelError(f"{where}: invalid graph: nothing makes its output '{name}'; export it again")
     value.is_output = True
+    if value.scope is not scope:
+        _note_order(value)

@@ -43,7 +43,12 @@ def ledger_of(graph: OnnxGraph, outcomes: Sequence[Outcome], values: Mapping[str
             return found.float64() if found.is_floating else found.read()
 
     return Ledger(
-        sites={paths[node.scope] + node.proto.output[0]: place for place, outcome in folded for node in outcome.nodes},
+        sites={
+            paths[node.scope] + node.proto.output[0]: place
+            for place, outcome in folded
+            for node in outcome.nodes
+            if node not in graph.added
+        },
         in_functions=frozenset(
             place for place, outcome in folded if any(_is_in_function(node.scope) for node in outcome.nodes)
         ),

@@ -26,6 +26,7 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 
 from bnfold.algebra.axes import Shape, Size
+from bnfold.dims import declared_size
 from bnfold.graphs.onnx.index import Scope, Value, graphs_of, is_foreign
 
 _POOLS_RIGHT_FROM = 22
@@ -237,19 +238,18 @@ def _rephrase(
 def _of_type(tensor: onnx.TypeProto.Tensor) -> tuple[int, Shape | None]:
     if not tensor.HasField("shape"):
         return tensor.elem_type, None
-    sizes: list[int | str | None] = []
-    for dim in tensor.shape.dim:
-        if dim.HasField("dim_value"):
-            sizes.append(dim.dim_value if dim.dim_value >= 0 else None)
-        else:
-            sizes.append(dim.dim_param or None)
-    return tensor.elem_type, tuple(sizes)
+    return tensor.elem_type, sizes_of(tensor.shape)
+
+
+def sizes_of(shape: onnx.TensorShapeProto) -> Shape:
+    """The sizes in a message; what says nothing is None."""
+    return tuple([declared_size(dim.dim_value if dim.HasField("dim_value") else dim.dim_param) for dim in shape.dim[:]])
 
 
 def _made_type(value: Value) -> int:
     """The type of what an operator makes where an attribute says it; else 0."""
     node = value.producer
-    if node is None or node.domain or node.op not in ("Cast", "Constant", "ConstantOfShape"):
+    if node is None or node.domain or node.is_open or node.op not in ("Cast", "Constant", "ConstantOfShape"):
         return 0
     for item in node.proto.attribute:
         if item.name == "to":

@@ -14,6 +14,7 @@ from bnfold.errors import MissingDependency, ModelError
 from bnfold.graphs.families import is_onnx_program
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document, from_proto, to_proto
+from bnfold.graphs.onnx.functions import check_functions
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def open_model(model: Any) -> Opened:
     if isinstance(model, onnx.ModelProto):
         files.check_header(model, "the model")
         files.check_text(model, "the model")
+        check_functions(model, "the model")
         document = from_proto(model)
         files.refuse_external(document, "the model")
         return Opened(document, model.graph.name or "the model", to_proto)

@@ -8,6 +8,10 @@ Decisions:
 - A model and its data cannot take their names in one step. So the data get a file name of their own where the usual
   one is taken: the old pair stays whole until the new model takes over, and the old data go after that, unless another
   model in the folder reads them.
+- Data files are named after the target. The names that a model gives to its data are somebody else's words: they are
+  read, and never written to.
+- Names are taken under a lock on the folder, since two runs may write to one target. Without `force` the target takes
+  its name by a link, which fails where a file has appeared meanwhile.
 - A file above 2 GB cannot be parsed by any protobuf reader, so its weights are written as external data without being
   asked.
 - A symbolic link at the target is replaced, not followed: data files are looked for beside the name that is given.
@@ -16,12 +20,16 @@ Decisions:
 from __future__ import annotations
 
 import contextlib
-import filecmp
+import errno
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+import onnx
 
 from bnfold.errors import ModelError, OutputError
 from bnfold.graphs.onnx import files, wire
@@ -30,6 +38,8 @@ from bnfold.graphs.onnx.external import externalise, internalise
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 ALIGNMENT_BYTES = 4096
+MOST_SECONDS_FOR_LOCK = 60.0
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextlib.contextmanager
@@ -53,47 +63,66 @@ def folder_beside(target: Path) -> Iterator[Path]:
 class Staged:
     """A result that is complete on the disk and does not yet have its name.
 
-    `model` is the file. `data` are the names of its data files beside it, `shared` those of data files that lie beside
-    the target already.
+    `model` is the file; `data` is the name of its data file beside it, if it has one, and `skeleton` the model without
+    them then. `shared` are the names of data files that lie beside the target already.
     """
 
     model: Path
     target: Path
-    data: list[str] = field(default_factory=list)
-    shared: list[str] = field(default_factory=list)
+    data: str | None = None
+    skeleton: onnx.ModelProto | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """The size of all files of the result."""
-        paths = [self.model.parent / name for name in (self.model.name, *self.data)]
-        paths += [self.target.parent / name for name in self.shared]
+        names = [self.model.name] if self.data is None else [self.model.name, self.data]
+        paths = [self.model.parent / name for name in names] + [self.target.parent / name for name in self.shared]
         return sum(path.stat().st_size for path in paths)
 
-    def commit(self) -> None:
-        """Take the target's place in one rename. Raises OutputError, and leaves nothing, where that is not possible."""
-        folder, home = self.model.parent, self.target.parent
-        moved: list[Path] = []
-        stale = _own_data_files(self.target).difference(self.shared)
-        try:
-            with _in_one_line(self.target):
-                for path in (*(folder / name for name in self.data), self.model):
-                    _to_disk(path)
+    def commit(self, *, force: bool) -> None:
+        """Take the target's name, in one step.
+
+        Raises OutputError, and leaves nothing, where that is not possible, or where the name is taken and `force` is
+        not given.
+        """
+        home, moved = self.target.parent, None
+        with _in_one_line(self.target), _locked(home):
+            stale = _own_data_files(self.target)
+            try:
+                if self.data is not None:
+                    self._rename_data()
+                    _to_disk(self.model.with_name(self.data))
+                _to_disk(self.model)
                 if self.target.is_file():
                     shutil.copymode(self.target, self.model)
-                for name in self.data:
-                    moved.append(home / name)
-                    moved[-1].parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).replace(moved[-1])
-                self.model.replace(self.target)
-        except BaseException:
-            if self.model.exists():  # else the target reads the data already
-                for path in moved:
-                    path.unlink(missing_ok=True)
-            raise
-        if stale:
+                identity = _identity(self.model)
+                if self.data is not None:
+                    moved = home / self.data
+                    self.model.with_name(self.data).rename(moved)
+                _take_name(self.model, self.target, force)
+            except BaseException:
+                if moved is not None:
+                    moved.unlink(missing_ok=True)
+                raise
+            if _identity(self.target) != identity:
+                raise OutputError(f"{self.target}: another program has put a file there meanwhile; run it again")
             _folder_to_disk(home)
-            for name in stale:
+            for name in stale.difference(self.shared, {self.data}):
                 (home / name).unlink(missing_ok=True)
+
+    def _rename_data(self) -> None:
+        """Call the data by another name where a file of theirs has appeared beside the target."""
+        if self.data is None or self.skeleton is None or not os.path.lexists(self.target.with_name(self.data)):
+            return
+        free = _free_data_name(self.target)
+        self.model.with_name(self.data).rename(self.model.with_name(free))
+        for tensor in self.skeleton.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = free
+        self.data = free
+        self.model.write_bytes(self.skeleton.SerializeToString())
 
     def discard(self) -> None:
         """Free the room that it takes."""
@@ -106,40 +135,30 @@ def stage(document: Document, target: Path, folder: Path, external: bool | None 
     `external` None keeps weights where they were: in the file, or in a data file where the source had one or where the
     file would pass 2 GB. Raises OutputError, in one line, where nothing can be written.
     """
-    staged = Staged(folder / target.name, target)
+    model = folder / target.name
     with _in_one_line(target):
         folder.mkdir(exist_ok=True)
         if external is None:
             external = bool(document.external)
         if external or is_too_large(document):
-            _write_external(document, staged)
-        else:
-            write(document, staged.model)
-    return staged
+            return _with_data_file(document, model, target)
+        write(document, model)
+    return Staged(model, target)
 
 
 def stage_copy(document: Document, target: Path, folder: Path) -> Staged:
-    """The source file as it is; its data files go along where they would not be found.
+    """The source file as it is; with weights in a file of their own, a copy of both unless it lies beside the source.
 
-    Raises OutputError where nothing can be written, or where other data files have the names that the model needs.
+    Raises OutputError where nothing can be written.
     """
     if document.path is None:
         raise ValueError("a model that was given in memory has no file to copy")
-    staged = Staged(folder / target.name, target)
     with _in_one_line(target):
+        if document.external and not target.parent.samefile(document.path.parent):
+            return stage(document, target, folder)
         folder.mkdir(exist_ok=True)
-        shutil.copyfile(document.path, staged.model)
-        for location in document.external:
-            source, place = document.path.parent / location, target.parent / location
-            if place.exists():
-                if not filecmp.cmp(source, place, shallow=False):
-                    raise OutputError(f"{place}: is in the way of the model's data; choose another folder")
-                staged.shared.append(location)
-                continue
-            (folder / location).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / location)
-            staged.data.append(location)
-    return staged
+        shutil.copyfile(document.path, folder / target.name)
+    return Staged(folder / target.name, target, shared=document.external)
 
 
 def write(document: Document, path: Path) -> None:
@@ -157,13 +176,10 @@ def is_too_large(document: Document) -> bool:
     return document.model.ByteSize() + document.payload_bytes + overhead > PROTOBUF_LIMIT_BYTES
 
 
-def _write_external(document: Document, staged: Staged) -> None:
+def _with_data_file(document: Document, model: Path, target: Path) -> Staged:
     """The weights into a data file beside the model, each at a multiple of the page size."""
-    target = staged.target
-    name = f"{target.name}.data"
-    if os.path.lexists(target.with_name(name)):
-        name = f"{target.name}.{os.urandom(4).hex()}.data"
-    with staged.model.with_name(name).open("xb") as file:
+    name = _free_data_name(target)
+    with model.with_name(name).open("xb") as file:
         at = 0
         for tensor in document.model.graph.initializer:
             payload = document.payloads.get(tensor.name)
@@ -173,14 +189,21 @@ def _write_external(document: Document, staged: Staged) -> None:
             payload.write_to(file)
             externalise(tensor, name, at, payload.nbytes)
             at += payload.nbytes
-    staged.data.append(name)
-    with staged.model.open("xb") as file:
+    with model.open("xb") as file:
         file.write(document.model.SerializeToString())
+    return Staged(model, target, name, document.model)
+
+
+def _free_data_name(target: Path) -> str:
+    """A name for the data of a target that no file beside it has."""
+    name = f"{target.name}.data"
+    return f"{target.name}.{os.urandom(4).hex()}.data" if os.path.lexists(target.with_name(name)) else name
 
 
 def _own_data_files(target: Path) -> set[str]:
-    """The data files that are named after the target and that no model in its folder reads but the one there now."""
-    own = {name for name in _data_files(target) if name.startswith(f"{target.name}.") and "/" not in name}
+    """The data files named as those of the target that no model in its folder reads but the one there now."""
+    scheme = re.compile(re.escape(target.name) + r"(\.[0-9a-f]{8})?\.data")
+    own = {name for name in _data_files(target) if scheme.fullmatch(name)}
     if own:
         for other in target.parent.glob("*.onnx"):
             if other.name != target.name:
@@ -193,6 +216,67 @@ def _data_files(path: Path) -> tuple[str, ...]:
         return files.load(path).external
     except ModelError:
         return ()
+
+
+def _take_name(model: Path, target: Path, force: bool) -> None:
+    """Let a file have the target's name; without `force` only where no file has it."""
+    if force:
+        model.replace(target)
+        return
+    try:
+        try:
+            target.hardlink_to(model)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _take_empty_name(model, target)
+        else:
+            model.unlink()
+    except FileExistsError:
+        raise OutputError(
+            f"{target}: a file of this name has appeared meanwhile; choose another name, or --force to overwrite it"
+        ) from None
+
+
+def _take_empty_name(model: Path, target: Path) -> None:
+    """The same on a file system without links: an empty file takes the name first, which is replaced then."""
+    target.open("xb").close()
+    try:
+        model.replace(target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs from taking names in a folder meanwhile, where the system knows locks on folders."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + MOST_SECONDS_FOR_LOCK
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OutputError(f"{folder}: another run has been writing here for too long") from None
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

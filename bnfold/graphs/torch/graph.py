@@ -121,8 +121,8 @@ class TorchGraph(IndexedGraph):
         kept = len(value.readers) > 1 or value.is_output
         return after.refusal() or (after.nbytes if kept else max(0, after.nbytes - known.nbytes))
 
-    def can_drop(self, node: Node, data: int) -> bool:
-        return True
+    def undroppable(self, drops: Sequence[Drop]) -> Node | None:
+        return None
 
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
         known = self.constants.known(node.inputs[like])

@@ -28,6 +28,7 @@ from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
 from bnfold.graphs.onnx.index import graphs_of, is_foreign
 from bnfold.graphs.onnx.paths import spell_out_paths
+from bnfold.graphs.onnx.shapes import sizes_of
 
 MOST_PARAMETERS = 2**28
 
@@ -207,11 +208,8 @@ class Engine:
             if not info.type.HasField("tensor_type"):
                 yield info.name, f"({info.type.WhichOneof('value')})", ()
                 continue
-            dims = tuple(
-                dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in kind.shape.dim
-            )
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            yield info.name, "string" if dtype.kind in "OUS" else dtype.name, dims
+            yield info.name, "string" if dtype.kind in "OUS" else dtype.name, sizes_of(kind.shape)
 
     def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
         what = f"node '{node.name or node.output[0]}' ({node.op_type})"

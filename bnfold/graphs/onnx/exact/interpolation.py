@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def resize(attributes: dict[str, Any], inputs: list[Any], opset: int, count: int) -> Array:
+def resize(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int, count: int) -> Array:
     """Resize of opset 10 and newer; NotImplementedError for aspect policies, antialiasing and crops."""
     operands: list[Any] = [inputs[0], None, inputs[1], None] if opset < 11 else [*inputs, None, None, None]
     x, _, scales, sizes = operands[:4]

@@ -7,18 +7,17 @@ each); the others are written here because onnx's own are slow, wrong for some a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
+from bnfold.graphs.onnx.corrected import CORRECTED, Operator
 from bnfold.graphs.onnx.exact.interpolation import resize
 from bnfold.graphs.onnx.exact.windows import Array, Attributes, average_pool, conv, conv_transpose, max_pool
 
-Inputs = list[Any]
-Operator = Callable[[Attributes, Inputs, int, int], Any]
-"""Called with attributes, inputs (None where one is left out), opset and the number of outputs; gives one or a list."""
+Inputs = Sequence[Any]
 
 FLOATS = (
     onnx.TensorProto.FLOAT,
@@ -161,6 +160,7 @@ def _of(function: Callable[..., Any]) -> Operator:
 
 
 WRITTEN: dict[str, Operator] = {
+    **CORRECTED,
     "AveragePool": _windowed(average_pool),
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
@@ -209,7 +209,7 @@ BORROWED = frozenset(
         *("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
         *("Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Selu", "SequenceAt", "SequenceConstruct"),
         *("Shape", "Sign", "Sin", "Size", "Slice", "Softplus", "Softsign", "SpaceToDepth", "Split"),
-        *("SplitToSequence", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Tile", "TopK"),
-        *("Transpose", "Trilu", "Unsqueeze", "Where", "Xor"),
+        *("SplitToSequence", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Tile", "TopK"),
+        *("Transpose", "Trilu", "Where", "Xor"),
     }
 )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Attributes = dict[str, Any]
+Attributes = Mapping[str, Any]
 Pads = list[tuple[int, int]]
 
 _MOST_COLUMNS = 2**25  # elements of the matrix of patches; above that, tap by tap

@@ -70,6 +70,8 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
     """The kind of a node; `Opaque`, with a reason, for everything that is not understood."""
     if node.domain:
         return ops.Opaque("unsupported", f"'{node.domain}.{node.op}' is not an operator of the ONNX standard")
+    if node.is_open:
+        return ops.Opaque("unsupported", f"an attribute of {node.op} is what the caller of the function gives")
     if node.op in _QUANTIZED:
         return ops.Opaque("quantized", f"{node.op} rounds to integers")
     entry = _TABLE.get(node.op)

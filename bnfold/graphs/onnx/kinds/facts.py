@@ -40,9 +40,6 @@ class Attributes:
         item = self._found.get(name)
         if item is None:
             return default
-        if item.ref_attr_name:
-            self._read.discard(name)
-            return default
         read = _READ.get(item.type)
         value = read(item) if read else onnx.helper.get_attribute_value(item)
         return value.decode() if isinstance(value, bytes) else value
@@ -113,8 +110,11 @@ class Translation(NamedTuple):
 
 
 def normalised(axes: Sequence[int], rank: int) -> tuple[int, ...]:
-    """Axes counted from the front, in ascending order. Raises IndexError for one that is not there."""
+    """Axes counted from the front, in ascending order. Raises IndexError for one that is not there or given twice."""
     for axis in axes:
         if not -rank <= axis < rank:
             raise IndexError(f"axis {axis} of a value of rank {rank}")
-    return tuple(sorted(axis % rank if rank else axis for axis in axes))
+    places = {axis % rank for axis in axes}
+    if len(places) < len(axes):
+        raise IndexError(f"axes {list(axes)} of a value of rank {rank}, one of them twice")
+    return tuple(sorted(places))

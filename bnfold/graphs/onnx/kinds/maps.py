@@ -115,10 +115,11 @@ def _squeeze(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     shape = facts.shape(node.inputs[0])
     if shape is None:
         return no_rank(node)
-    axes = attributes.get("axes") or facts.integers(input_at(node, 1))
-    if axes is None and input_at(node, 1) is None and all(isinstance(size, int) for size in shape):
+    given = input_at(node, 1)
+    axes = attributes.get("axes") if given is None else facts.integers(given)
+    if axes is None and given is None and all(isinstance(size, int) for size in shape):
         axes = [axis for axis, size in enumerate(shape) if size == 1]
-    if axes is None:
+    elif not axes:  # runtimes differ in what an empty list means
         return Opaque("dynamic-shape", "which axes it removes is known only at run time")
     return _map(Remove(normalised(axes, len(shape))))
 

@@ -72,7 +72,7 @@ class Outlines:
     def _sources(self, value: Value) -> tuple[Value, ...]:
         """The values whose shapes decide on that of this one."""
         node = value.producer
-        if node is None or node.domain or (value.port and node.op != "If"):
+        if node is None or node.domain or node.is_open or (value.port and node.op != "If"):
             return ()
         if node.op == "If":
             return tuple(_results(node, value.port))
@@ -88,7 +88,7 @@ class Outlines:
     def _made(self, value: Value, shapes: list[Shape | None]) -> Shape | None:
         """What an operator tells of its result, from the shapes of what it reads."""
         node = value.producer
-        if node is None or node.domain:
+        if node is None or node.domain or node.is_open:
             return None
         first = shapes[0] if shapes else None
         if node.op in _WEIGHTED or node.op == "MatMul":
