@@ -59,12 +59,14 @@ def fold(
     skip: Iterable[str] = (),
     freeze_initializers: bool = False,
     assume_eval: bool = False,
+    trust_pickle: bool = False,
 ) -> FoldResult:
     """Fold every BatchNorm that algebra allows; the model that is given is not changed.
 
     `model` is an onnx.ModelProto, an onnx_ir.Model, a torch.onnx.ONNXProgram, a torch.nn.Module or a
     torch.export.ExportedProgram, and `result.model` is of the same kind; a path to an ONNX file gives a ModelProto, one
-    to a .pt2 file a program. `only` and `skip` are shell-style patterns on site names. `freeze_initializers` takes
+    to a .pt2 file a program, whose own code may run if `trust_pickle` says so. `only` and `skip` are shell-style
+    patterns on site names. `freeze_initializers` takes
     initializers that are also inputs of an ONNX graph as constants; `assume_eval` takes BatchNorms in training mode as
     inference ones.
 
@@ -81,6 +83,7 @@ def fold(
     """
     options = fold_options(only, skip, freeze_initializers, assume_eval, drawn=True)
     for_module = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "inplace": inplace}
+    for_module["trust_pickle"] = trust_pickle
     if is_of_torch(model):
         return FoldResult(*_torch("bnfold.graphs.torch.sources").fold_model(model, options, **for_module))
     _refuse_for_module(**for_module)
@@ -141,9 +144,8 @@ def inspect(
         stored = path if path is not None and path.is_file() else None
         sha256 = files.sha256(stored) if stored is not None else None
         fold_model = _torch("bnfold.graphs.torch.sources").fold_model
-        _, sites, before, after = fold_model(
-            given, options, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
-        )
+        for_model = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes}
+        _, sites, before, after = fold_model(given, options, **for_model, trust_pickle=trust_pickle)
         before = replace(before, file_bytes=stored.stat().st_size if stored is not None else None)
         source = Source(os.fspath(model) if path is not None else None, sha256() if sha256 else None, None, None)
         return Report(__version__, source, sites, before, after, notes=notes, reasons=explained(sites))

@@ -195,7 +195,7 @@ class ToProgram(Job):
 
     def _sides(self, attempt: Attempt) -> tuple[Function, Function]:
         """The program, and an attempt as read back from its file."""
-        folded = load_program(attempt.staged.model)
+        folded = load_program(attempt.staged.model, trusted=True)
         return self._opened.function_of(self._opened.program), self._opened.function_of(folded)
 
 

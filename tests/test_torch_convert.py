@@ -103,7 +103,7 @@ def exported(net: nn.Module) -> Any:
 
 
 SOURCES: list[tuple[Callable[[nn.Module], Any], dict[str, Any]]] = [
-    (script, {}),
+    (script, {"trust_pickle": True}),
     (program, {}),
     (whole, {"trust_pickle": True}),
     (factory, {"weights": "weights.pth"}),
@@ -115,7 +115,7 @@ SOURCES: list[tuple[Callable[[nn.Module], Any], dict[str, Any]]] = [
 def answer(path: Path, x: torch.Tensor) -> torch.Tensor:
     """What a written file gives."""
     if path.suffix == ".pt2":
-        result: torch.Tensor = load_program(path).module()(x)
+        result: torch.Tensor = load_program(path, trusted=False).module()(x)
         return result
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
@@ -306,7 +306,7 @@ def test_inspection_of_a_factory_and_of_files(here: Path, net: nn.Module) -> Non
     assert "norm: backward into conv" in result.stdout
     assert "note: weights taken from 'ema' of weights.pth" in result.stdout
     assert names(here) == before
-    result = run("inspect", script(net), "--input-shape", "x:1,3,8,8", "--skip", "*", "--require-all")
+    result = run("inspect", script(net), "--trust-pickle", "--input-shape", "x:1,3,8,8", "--skip", "*", "--require-all")
     assert result.exit_code == 3
     result = run("inspect", "nets:Net")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -357,7 +357,9 @@ def test_training_mode_is_refused_or_assumed_away(kind: str, net: nn.Module, her
         source = script(trained)
     elif kind == "program":
         source = torch.export.export(trained, (x,))
-    arguments = {} if kind == "program" else {"example_inputs": x}
+    arguments: dict[str, Any] = {} if kind == "program" else {"example_inputs": x}
+    if kind == "script":
+        arguments["trust_pickle"] = True
     with pytest.raises(ModelError, match=r"is in training mode, with 1 BatchNorm \(\w+\): .* or give --assume-eval"):
         bnfold.convert(source, "out.onnx", options=QUICK, **arguments)
     bnfold.convert(source, "out.onnx", bench=False, options=QUICK, assume_eval=True, **arguments)

@@ -238,7 +238,7 @@ def test_the_result_is_a_program_like_any_other(tmp_path: Path) -> None:
     x = torch.randn((3, *IMAGES[1:]), dtype=torch.float64)
     save_program(folded, tmp_path / "folded.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["folded.pt2"]
-    loaded = load_program(tmp_path / "folded.pt2")
+    loaded = load_program(tmp_path / "folded.pt2", trusted=False)
     again = torch.export.export(loaded.module(), (x,))
     for program in (loaded, again, fold_exported(loaded, ALL).model):
         assert difference(module(x), program.module()(x)) < 1e-9
@@ -247,7 +247,7 @@ def test_the_result_is_a_program_like_any_other(tmp_path: Path) -> None:
 def test_a_loaded_program_folds(tmp_path: Path) -> None:
     module = calibrated(nn.Sequential(lenet(conv_bias=False), nn.ReLU(inplace=True))).double()
     save_program(exported(module, *IMAGES, dynamic_shapes=({0: Dim.DYNAMIC},)), tmp_path / "model.pt2")
-    folded = fold_exported(load_program(tmp_path / "model.pt2"), ALL)
+    folded = fold_exported(load_program(tmp_path / "model.pt2", trusted=False), ALL)
     assert verdicts(folded.sites) == BACK * 4
     assert [site.name for site in folded.sites] == [f"0.norm{n}" for n in (1, 2, 3, 4)]
     x = torch.randn((5, *IMAGES[1:]), dtype=torch.float64)
@@ -256,10 +256,10 @@ def test_a_loaded_program_folds(tmp_path: Path) -> None:
 
 def test_files_that_are_no_programs(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no such file"):
-        load_program(tmp_path / "missing.pt2")
+        load_program(tmp_path / "missing.pt2", trusted=False)
     (tmp_path / "text.pt2").write_text("text")
     with pytest.raises(ModelError, match=r"text\.pt2: this is no program that PyTorch .* reads") as caught:
-        load_program(tmp_path / "text.pt2")
+        load_program(tmp_path / "text.pt2", trusted=False)
     assert "\n" not in str(caught.value)
 
 

@@ -167,7 +167,7 @@ def test_what_is_in_a_file_is_told_by_its_content(module: nn.Module, tmp_path: P
     (tmp_path / "program.pt2").rename(tmp_path / "program.pt")
     assert isinstance(read_model(tmp_path / "program.pt"), ExportedProgram)
     torch.jit.save(torch.jit.script(module), tmp_path / "script.pth")
-    assert isinstance(read_model(tmp_path / "script.pth"), torch.jit.ScriptModule)
+    assert isinstance(read_model(tmp_path / "script.pth", trust_pickle=True), torch.jit.ScriptModule)
     torch.save(module, tmp_path / "whole.bin")
     assert isinstance(read_model(tmp_path / "whole.bin", trust_pickle=True), nn.Sequential)
     torch.save(module, tmp_path / "old.pt", _use_new_zipfile_serialization=False)

@@ -14,10 +14,12 @@ from bnfold.checks.images import read_images
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, TensorInfo
 from bnfold.checks.shapes import PartialShape, check_shape
-from bnfold.errors import UsageError
+from bnfold.errors import UsageError, refused_as
 
 _LABEL_KEYS = ("labels", "label", "y")
 _CHUNK = 64
+MOST_BYTES = 2**30  # of arrays that are compressed to less than a twentieth
+_MOST_COMPRESSED = 20
 
 
 def read_feeds(path: Path, inputs: Sequence[TensorInfo]) -> list[Feed]:
@@ -68,15 +70,26 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays in a file by their names; that of a `.npy` file by "". Raises UsageError if it cannot be read."""
     if path.suffix not in (".npy", ".npz"):
         raise UsageError(f"input data {path}: give a .npy or .npz file, or a folder of pictures")
-    try:
+    if path.exists() and not path.is_file():
+        raise UsageError(f"input data {path}: this is no regular file")
+    with refused_as(UsageError, f"input data {path} cannot be read"):
+        if path.suffix == ".npz":
+            _refuse_bomb(path)
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.ndarray):
-                return {key: loaded[key] for key in loaded.files}
-            return {"": loaded}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UsageError(f"input data {path} cannot be read: {reason}") from None
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+        other = next((key for key, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+        if other is not None:
+            raise UsageError(f"input data {path}: its member '{other}' is no array of NumPy's")
+        return arrays
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raises UsageError for an archive that would take much more memory than its size lets expect."""
+    with zipfile.ZipFile(path) as archive:
+        nbytes = sum(info.file_size for info in archive.infolist())
+    if nbytes > max(MOST_BYTES, _MOST_COMPRESSED * path.stat().st_size):
+        raise UsageError(f"input data {path}: its arrays take {nbytes / 2**30:.1f} GB; give fewer rows")
 
 
 def _read(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Array]:

@@ -7,6 +7,7 @@ channel, and scaled to the model's size, without regard to its proportions. Floa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from bnfold.checks.feed import FLOATS
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, TensorInfo
 from bnfold.checks.shapes import PartialShape, solve_shapes
-from bnfold.errors import MissingDependency, UsageError
+from bnfold.errors import MissingDependency, UsageError, refused_as
 
 MOST = 32
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Pillow would look at the content otherwise, and give a PostScript file of any name to Ghostscript.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -60,11 +63,10 @@ def _normalised(pixels: Array, folder: Path, options: CheckOptions) -> Array:
 def _pixels(path: Path, channels: int, size: tuple[int, int]) -> Array:
     """One picture as (H, W, C), of uint8."""
     image = _pillow()
-    try:
-        with image.open(path) as picture:
+    with refused_as(UsageError, f"input data {path} cannot be read"), warnings.catch_warnings():
+        warnings.simplefilter("error", image.DecompressionBombWarning)
+        with image.open(path, formats=_FORMATS) as picture:
             array = np.asarray(picture.convert(_MODES[channels]).resize(size, image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG files
-        raise UsageError(f"input data {path} cannot be read: {' '.join(str(error).split())}") from None
     return array.reshape(size[1], size[0], channels)
 
 

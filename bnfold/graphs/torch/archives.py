@@ -1,13 +1,15 @@
 """What a file holds that PyTorch wrote: a program, TorchScript, a pickled module, or weights alone.
 
 The suffix does not tell; the members of the archive do. Decisions:
-- Reading a pickle runs the code that is in it. A state dict is read with `weights_only=True`, which runs none; a whole
-  module needs the caller's word (`trust_pickle`).
+- Reading a pickle runs the code that is in it, and reading TorchScript may run its own. A state dict is read with
+  `weights_only=True`, which runs none; a whole module, TorchScript, and a program with more in it than a plain one
+  (`untrusted`) need the caller's word (`trust_pickle`).
 - Weights alone are no model: the code of the network is not in the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
 import zipfile
@@ -19,10 +21,11 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from bnfold.errors import MissingDependency, ModelError
+from bnfold.errors import MissingDependency, ModelError, refused_as
 from bnfold.graphs.torch.exported import load_program
 from bnfold.graphs.torch.factories import current_directory_first
 from bnfold.graphs.torch.fold import first_line, quietly
+from bnfold.graphs.torch.untrusted import ADVICE
 
 Kind = Literal["program", "script", "pickle", "safetensors"]
 _GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed global")
@@ -32,20 +35,22 @@ _NEEDS_CODE = "the code of the network is not in it: give package.module:factory
 def read_model(path: Path, *, trust_pickle: bool = False) -> nn.Module | ExportedProgram:
     """The model in a file.
 
-    Raises ModelError where there is no file, or none that PyTorch reads, or it holds weights alone, or a pickled module
-    while `trust_pickle` is not given.
+    Raises ModelError where there is no file, or none that PyTorch reads, or it holds weights alone, or what may run
+    code while `trust_pickle` is not given.
     """
     kind = kind_of(path)
     if kind == "program":
-        return load_program(path)
+        return load_program(path, trusted=trust_pickle)
     if kind == "script":
+        if not trust_pickle:
+            raise ModelError(f"{path}: this is TorchScript, which is code and may run when it is read; {ADVICE}")
         load: Any = torch.jit.load
         script: nn.Module = _read(path, lambda: load(path, map_location="cpu"))
         return script
     if kind == "safetensors":
         raise ModelError(f"{path}: this holds weights alone; {_NEEDS_CODE}")
     try:
-        with current_directory_first():
+        with current_directory_first() if trust_pickle else contextlib.nullcontext():
             content = _read(path, lambda: torch.load(path, map_location="cpu", weights_only=not trust_pickle))
     except _Pickled as error:
         raise ModelError(
@@ -87,7 +92,8 @@ def kind_of(path: Path) -> Kind:
         return "safetensors"
     if not zipfile.is_zipfile(path):
         return "program" if path.suffix.lower() == ".pt2" else "pickle"
-    with zipfile.ZipFile(path) as archive:
+    damaged = refused_as(ModelError, f"{path}: this archive is damaged", "copy or save it again")
+    with damaged, zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if not any(name.endswith("/data.pkl") for name in names):
         return "program"

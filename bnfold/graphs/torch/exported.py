@@ -18,6 +18,7 @@ from bnfold.graphs.torch.graph import TorchGraph
 from bnfold.graphs.torch.index import Index
 from bnfold.graphs.torch.layout import Layout
 from bnfold.graphs.torch.reading import index_program, is_plain
+from bnfold.graphs.torch.untrusted import check_program
 
 
 def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
@@ -74,10 +75,15 @@ def trains(node: fx.Node) -> bool:
     return node.target is torch.ops.aten.batch_norm.default and node.args[3] is not None and node.args[5] is True
 
 
-def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
-    """The program in a .pt2 file. Raises ModelError if there is none that this PyTorch reads."""
+def load_program(path: str | os.PathLike[str], *, trusted: bool) -> ExportedProgram:
+    """The program in a .pt2 file; code in it may run only if the file is `trusted`.
+
+    Raises ModelError if there is none that this PyTorch reads, or one whose reading would run code.
+    """
     if not Path(path).is_file():
         raise ModelError(f"{path}: there is no such file; give the path of a program that torch.export.save wrote")
+    if not trusted:
+        check_program(Path(path))
     program: ExportedProgram = attempt(
         f"{path}: this is no program that PyTorch {torch.__version__} reads", lambda: torch.export.load(path)
     )

@@ -26,13 +26,14 @@ def fold_model(
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     inplace: bool = False,
+    trust_pickle: bool = False,
 ) -> Folded:
     """Fold a module, an exported program, or what a file or "package.module:factory" gives, which comes back folded.
 
     Raises what `read`, `fold_module` and `fold_exported` raise, and UsageError for arguments that only a module takes.
     """
     if isinstance(model, str | os.PathLike):
-        model = read(model)
+        model = read(model, trust_pickle=trust_pickle)
     if isinstance(model, nn.Module):
         return fold_module(model, example_inputs, options, dynamic_shapes=dynamic_shapes, inplace=inplace)
     if example_inputs is not None or dynamic_shapes is not None or inplace:
