@@ -111,7 +111,7 @@ torch_options = _options(
     click.option(
         "--trust-pickle",
         is_flag=True,
-        help="Run the code that is in IN: a pickled module, TorchScript, or a program with more in it than a plain one.",
+        help="Let code in IN run: a pickled module, TorchScript, a program with more in it than a plain one.",
     ),
 )
 tolerance_options = _options(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from bnfold.report import words
 from bnfold.report.tables import Grid, border_grid, cost_grid, graph_grid, latency_grid, output_grid, spread_grid
 from bnfold.results import Border, Comparison, Environment, Latency, Report, Verification
 
+_LINK = re.compile(r"\](?=[(\[:])")
 _RULE = {"l": "---", "r": "---:"}
 
 
@@ -155,8 +157,8 @@ def _row(cells: tuple[str, ...]) -> str:
 
 
 def _text(text: str) -> str:
-    """Text with the model's or the user's words in it, as one line that cannot open a tag."""
-    return words.printable(text).replace("<", "&lt;")
+    """Text with the model's or the user's words in it, as one line that can open no tag and no link."""
+    return _LINK.sub(r"\\]", words.printable(text)).replace("<", "&lt;")
 
 
 def _code(text: str) -> str:
