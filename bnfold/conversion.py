@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from bnfold.certificates import Examination, as_metadata, examine
 from bnfold.errors import OutputError, UsageError
 from bnfold.exactly import ExactSource
-from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.account import FoldOptions, taken_back
+from bnfold.graphs.blame import culprits
 from bnfold.graphs.families import factory_name
 from bnfold.graphs.onnx import files
 from bnfold.graphs.onnx.document import Document, Ledger
@@ -127,15 +128,15 @@ class Job(ABC):
             return full, verdict
         found = self.examined(full, options, follow=True)
         verdict = replace(verdict, culprits=found.culprits(found.wrong, full.sites))
-        for culprits in self._suspects(found, full, options):
-            if not culprits or culprits >= full.folded:
+        for wrong in self._suspects(found, full, options):
+            if not wrong or wrong >= full.folded:
                 continue
-            rest = self.certified(options, culprits) if certify else self.attempt(culprits)
+            rest = self.certified(options, wrong) if certify else self.attempt(wrong)
             again = self.judge(rest, options, progress)
             if again.passed:
-                names = tuple(full.sites[index].name for index in sorted(culprits))
-                known = found.culprits(culprits, full.sites)
-                marked = _marked(rest, culprits, "its fold failed verification")
+                names = tuple(full.sites[index].name for index in sorted(wrong))
+                known = found.culprits(wrong, full.sites)
+                marked = _marked(rest, wrong, "its fold failed verification")
                 return marked, replace(again, taken_back=names, culprits=known)
             rest.staged.discard()
         return full, verdict
@@ -144,7 +145,7 @@ class Job(ABC):
         """Sets of folds to take back, the likelier first: those found wrong by themselves, those found by bisection."""
         if found.wrong and not found.wrong >= full.folded:
             yield self._alone(found, options)
-        yield self._culprits(full.folded, full.folded, options)
+        yield culprits(full.folded, full.folded, lambda without: self._passes(without, options))
 
     def _alone(self, found: Examination, options: CheckOptions) -> frozenset[int]:
         """The folds that are wrong; of those that met in one value, only the ones without which it passes."""
@@ -153,21 +154,6 @@ class Job(ABC):
             if found.found[place].together & wrong and self._passes(wrong - {place}, options):
                 wrong -= {place}
         return wrong
-
-    def _culprits(self, suspects: frozenset[int], folded: frozenset[int], options: CheckOptions) -> frozenset[int]:
-        """The folds that fail on their own, by bisection, of suspects that are known to fail together.
-
-        `folded` are the places of all sites that fold. Empty if only a sum of folds fails.
-        """
-        if len(suspects) < 2:
-            return suspects
-        ordered = sorted(suspects)
-        middle = len(ordered) // 2
-        culprits: frozenset[int] = frozenset()
-        for half in (frozenset(ordered[:middle]), frozenset(ordered[middle:])):
-            if not self._passes(folded - half, options):
-                culprits |= self._culprits(half, folded, options)
-        return culprits
 
     def _passes(self, without: frozenset[int], options: CheckOptions) -> bool:
         attempt = self.attempt(without)
@@ -262,13 +248,9 @@ def limited(options: CheckOptions, model: Any) -> CheckOptions:
     return replace(options, index_limits={**found, **options.index_limits})
 
 
-def _marked(rest: Attempt, culprits: frozenset[int], why: str) -> Attempt:
+def _marked(rest: Attempt, wrong: frozenset[int], why: str) -> Attempt:
     """An attempt with these folds told as taken back."""
-    sites = tuple(
-        replace(site, reason="taken-back", detail=f"{why} and was taken back") if index in culprits else site
-        for index, site in enumerate(rest.sites)
-    )
-    return replace(rest, sites=sites)
+    return replace(rest, sites=taken_back(rest.sites, wrong, f"{why} and was taken back"))
 
 
 def runnable(model: Any, folder: Path, assume_eval: bool = False) -> Path:

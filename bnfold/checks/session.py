@@ -169,7 +169,7 @@ class Session:
                 bits = bfloat16.to_bits(array)
                 values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
             else:
-                values[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, self._device_id)
+                values[name] = ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"), device, self._device_id)
         return values
 
     def _arrays(self, info: TensorInfo, value: Any) -> dict[str, Array]:

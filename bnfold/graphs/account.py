@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
 
@@ -53,6 +53,14 @@ def account(outcome: Outcome) -> Site:
         return Site(name, op, "folded", way, into, through, added_bytes=added, operators=drawn)
     reason, blocker, detail = refusal.reason, refusal.blocker, refusal.detail
     return Site(name, op, "kept", reason=reason, blocker=blocker, detail=detail, operators=drawn)
+
+
+def taken_back(sites: Iterable[Site], places: Collection[int], detail: str) -> tuple[Site, ...]:
+    """The account of folds without those at these places, which were carried out and turned out to be wrong."""
+    return tuple(
+        replace(site, reason="taken-back", detail=detail) if place in places else site
+        for place, site in enumerate(sites)
+    )
 
 
 def explained(sites: Iterable[Site]) -> tuple[Explanation, ...]:

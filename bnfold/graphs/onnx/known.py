@@ -84,7 +84,7 @@ class Known:
         else:  # float32 weights are most of a model: no float64 copy of them is made
             out = np.empty(self.folded_shape, dtype)
             np.multiply(array, self.affine.scale, out=out, dtype=np.float64, casting="same_kind")
-        return np.ascontiguousarray(out)
+        return np.asarray(out, order="C")  # ascontiguousarray would give a number without axes one
 
     def then(self, affine: Affine) -> Known:
         """This constant after one more affine, which is composed with earlier ones and not rounded in between."""

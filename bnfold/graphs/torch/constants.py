@@ -78,7 +78,7 @@ class Known:
             elif self.dtype is torch.float16:  # PyTorch would round to float32 in between
                 out.copy_(torch.from_numpy(np.asarray(self.float64(), np.float16)))
             else:
-                out.copy_(torch.from_numpy(np.ascontiguousarray(self.float64())).to(self.dtype))
+                out.copy_(torch.from_numpy(np.asarray(self.float64(), order="C")).to(self.dtype))
 
     def tensor(self) -> torch.Tensor:
         """The folded constant as a tensor in place of `like`: a Parameter if that is one."""

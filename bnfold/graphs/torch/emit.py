@@ -10,6 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -57,9 +58,10 @@ class _Emission:
         for node in self.graph.appended:
             if node not in self.graph.gone:
                 self._append(node)
-        for (node, position), value in self.graph.changed.items():
-            if node.source is not None and node not in self.graph.gone and node.inputs[position] is value:
+        for node, position, value in self.graph.rewritten():
+            if node.source is not None:
                 self._rewrite(self.copies[node.source], node.slots[position], self._known(value))
+                self.made[value] = _argument(self.copies[node.source], node.slots[position])
         names = {}
         for target in self.graph.merged:
             old, new = self._node(target), self._node(self.graph.final(target))
@@ -112,11 +114,19 @@ class _Emission:
         target = self._unique(known.name)
         below = (node for node in self.fx.nodes if node not in self.specs or self._rank(node) > _ORDER.index(kind))
         with self.fx.inserting_before(next(below)):
-            node = self.fx.placeholder(f"{kind.name[0].lower()}_{target.replace('.', '_')}")
+            node = self.fx.placeholder(self._word(f"{kind.name[0].lower()}_{target}"))
         self.specs[node] = InputSpec(kind, TensorArgument(node.name), target)
         (self.tensors if kind is InputKind.PARAMETER else self.constants)[target] = tensor
         node.meta["val"] = self._fake(tensor)
         return node
+
+    def _word(self, text: str) -> str:
+        """A name that is a word, which it has to be as an argument of the program's code, and that nobody has."""
+        name = base = re.sub(r"\W", "_", text)
+        taken, number = {node.name for node in self.fx.nodes}, 1
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        return name
 
     def _rank(self, node: fx.Node) -> int:
         return _ORDER.index(self.specs[node].kind)

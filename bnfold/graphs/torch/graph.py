@@ -6,7 +6,7 @@ not touched. A node that goes leaves its input to its readers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,14 +43,17 @@ class TorchGraph(IndexedGraph):
         self._kinds: dict[Node, ops.Kind] = {}
         # What has to be written: which constants changed, nodes made and gone, and which value took another's place.
         self.changed: dict[tuple[Node, int], Value] = {}
+        self.evaluated: dict[Value, tuple[Node, int]] = {}  # constants that took a node's place, and where it read them
         self.appended: list[Node] = []
         self.gone: dict[Node, None] = {}
         self.merged: dict[Value, Value] = {}
-        # Per call of a module the nodes in it that compute something from the inputs. What is constant is found out
-        # here, in the order of execution: asked for the last value first, the search would go as deep as the graph.
+        # Per call of a module the nodes in it that compute something from the inputs, and BatchNorms. What is constant
+        # is found out here, in the order of execution: asked for the last value first, the search would go as deep as
+        # the graph.
         self.members: dict[str, list[Node]] = {}
         for node in index.nodes:
-            if any(value and value.tensor is not None and not self.facts.known(value) for value in node.outputs):
+            computed = any(value and value.tensor is not None and not self.facts.known(value) for value in node.outputs)
+            if computed or node.op in BATCH_NORMS:
                 for key, _ in node.calls:
                     self.members.setdefault(key, []).append(node)
         self.before = self.count()
@@ -111,6 +114,9 @@ class TorchGraph(IndexedGraph):
     def name(self, node: Node) -> str:
         """The path of the module that the node alone is the call of; else the node's own name."""
         return self.index.names.get(node, node.name)
+
+    def value_name(self, value: Value) -> str:
+        return value.target or value.name
 
     def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
         value = node.inputs[position]
@@ -176,6 +182,8 @@ class TorchGraph(IndexedGraph):
         source, target = node.inputs[edit.data], node.outputs[0]
         if source is None or target is None:
             raise KeyError(f"'{node.name}' reads or makes nothing")
+        if self.changed.get((node, edit.data)) is source:
+            self.evaluated[source] = node, edit.data
         for position in range(len(node.inputs)):
             link(node, position, None)
         for reader, position in [*target.readers, *target.lookers]:
@@ -191,6 +199,15 @@ class TorchGraph(IndexedGraph):
         link(node, position, value)
         self._kinds.pop(node, None)
         self.changed[node, position] = value
+
+    def rewritten(self) -> Iterator[tuple[Node, int, Value]]:
+        """The constants that plans made and that are still read: where the old one is, or was, read."""
+        for (node, position), value in self.changed.items():
+            if node in self.gone:
+                if self.evaluated.get(value) == (node, position) and (value.readers or value.is_output):
+                    yield node, position, value
+            elif node.inputs[position] is value:
+                yield node, position, value
 
     def _known(self, value: Value | None) -> Known:
         known = self.constants.known(value)

@@ -40,7 +40,9 @@ def layout_after(graph: TorchGraph, program: fx.Graph, *, relaxing: bool) -> Lay
     """The layout of a program's values after all plans; `relaxing` says that views may be made reshapes."""
     layout = Layout()
     nodes = graph.index.sources
-    gone = {nodes[value]: value for value in graph.merged if value in nodes}
+    constant = [value for value in graph.merged if graph.final(value) in graph.evaluated]
+    layout.unfit |= {value.producer.name for value in constant if value.producer and not _lies_alike(graph, value)}
+    gone = {nodes[value]: value for value in graph.merged if value in nodes and value not in constant}
     for node in program.nodes:
         if node.target in _BY_STRIDES:
             layout.unfit |= _makers(gone, node)
@@ -106,6 +108,12 @@ def _ancestors(node: fx.Node) -> Iterator[fx.Node]:
 def _relaid(a: Value, b: Value) -> bool:
     """Whether two values of the same shape lie differently in memory."""
     return _steps(a.tensor) != _steps(b.tensor)
+
+
+def _lies_alike(graph: TorchGraph, value: Value) -> bool:
+    """Whether the constant that has taken the place of a value lies in memory as the value did."""
+    known = graph.constants.known(graph.final(value))
+    return known is not None and _steps(known.like) == _steps(value.tensor)
 
 
 def _steps(item: Any) -> list[Any]:

@@ -4,24 +4,34 @@ Decisions. A copy is made first and traced itself; its weights are written once,
 it is traced, a convolution or linear layer that lacks a bias and has code of its own is lent one of zeros, so that the
 graph says whether this code reads it; those that no fold has used are taken back. Where code outside of a layer reads
 its weight, and a bias is missed there, the module is traced again with biases in all such layers.
+
+The result is run on the example inputs beside the original (`rehearsal`). Where it differs, the folds to blame are
+found by bisection and left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.account import FoldOptions, taken_back
+from bnfold.graphs.blame import culprits
 from bnfold.graphs.torch.calls import hooked, recorded
 from bnfold.graphs.torch.copies import Blanks, copied
 from bnfold.graphs.torch.fold import Folded, Run, fold_laid_out
 from bnfold.graphs.torch.module_graph import ModuleGraph
 from bnfold.graphs.torch.reading import index_program
+from bnfold.graphs.torch.rehearsal import Rehearsal
 from bnfold.graphs.torch.structure import Unit, lacks_bias, runs_as_written
 from bnfold.graphs.torch.tracing import arguments, check, traced, without_stack_traces
+
+_STAYS = "the module's own code depends on it"
 
 
 def fold_module(
@@ -32,7 +42,7 @@ def fold_module(
     dynamic_shapes: Any = None,
     inplace: bool = False,
 ) -> Folded:
-    """Fold every site that the options choose and that the module's structure can carry.
+    """Fold every site that the options choose and that the module's structure and code can carry.
 
     The module is traced by torch.export on `example_inputs`: a tensor, a tuple of positional arguments or a mapping of
     named ones; `dynamic_shapes` is handed on to it. The result is a copy of the module, or with `inplace` the module
@@ -40,35 +50,99 @@ def fold_module(
     weights and biases are new, all else is as it was; with `assume_eval` the result is in evaluation mode.
 
     Raises:
-        ModelError: if the module cannot be traced or copied, or has lazy layers that were never run.
+        ModelError: if the module cannot be traced or copied, has lazy layers that were never run, or no values.
         UsageError: if there are no example inputs.
     """
     check(module)
-    args, kwargs = arguments(example_inputs)
-    result, blanks = (module, Blanks()) if inplace else copied(module)
-    values = dict(module.named_parameters(remove_duplicate=False))
-    layers = dict(result.named_modules())
-    hooks = hooked(layers)
-    training = result.training and not options.assume_eval
+    job = _Job(module, *arguments(example_inputs), dynamic_shapes, inplace)
+    made = job.fold(options)
+    difference = job.rehearsal(options).difference(made.folded.model, made.coarsest) if made.changed else None
+    if difference is None:
+        return made.folded
 
-    def folded() -> Run[ModuleGraph]:
-        with recorded(layers) as calls, without_stack_traces():
-            program = traced(result, args, kwargs, dynamic_shapes)
-        state = {**program.constants, **program.state_dict, **values}
+    def passes(without: frozenset[int]) -> bool:
+        """Whether the module does what it did with these folds left out; it is as it was afterwards."""
+        trial = job.fold(replace(options, without=options.without | without))
+        fine = job.rehearsal(options).difference(trial.folded.model, trial.coarsest) is None
+        trial.undo()
+        return fine
 
-        def graph_of(unfit: set[str]) -> ModuleGraph:
-            return ModuleGraph(index_program(program), state, result, calls, hooks, unfit, training=training)
+    made.undo()
+    places = frozenset(place for place, site in enumerate(made.folded.sites) if site.folded)
+    wrong = culprits(places, places, passes)
+    if not wrong or not passes(wrong):
+        wrong = places
+    made = job.fold(replace(options, without=options.without | wrong))
+    return made.folded._replace(sites=taken_back(made.folded.sites, wrong, f"{_STAYS}: {difference}"))
 
-        return fold_laid_out(graph_of, program.graph, options, relaxing=False)
 
-    with _in_evaluation(layers.values(), options.assume_eval):
-        for everywhere in (False, True):
-            with _with_biases(layers.values(), everywhere) as lent:
-                run = folded()
-                if everywhere or not run.graph.structure.wants_biases:
-                    _write(run.graph, blanks, lent)
-                    break
-    return Folded(result, run.sites, run.graph.before, run.graph.count())
+@dataclass(frozen=True)
+class _Made:
+    """A folded module, whether it is another than before, and how to make of it what it was.
+
+    `coarsest` is the coarsest floating-point type of a value in its program.
+    """
+
+    folded: Folded
+    changed: bool
+    coarsest: torch.dtype
+    changes: list[Callable[[], object]]
+
+    def undo(self) -> None:
+        with torch.no_grad():
+            for change in reversed(self.changes):
+                change()
+
+
+class _Job:
+    """One module to fold, once or, without some of the folds, again."""
+
+    def __init__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any, inplace: bool
+    ) -> None:
+        self.module, self.args, self.kwargs = module, args, kwargs
+        self.dynamic_shapes, self.inplace = dynamic_shapes, inplace
+        self._rehearsal: Rehearsal | None = None
+
+    def rehearsal(self, options: FoldOptions) -> Rehearsal:
+        """The answers of the module that was given; first asked for before it is changed."""
+        if self._rehearsal is None:
+            self._rehearsal = Rehearsal(self.module, self.args, self.kwargs, evaluate=options.assume_eval)
+        return self._rehearsal
+
+    def fold(self, options: FoldOptions) -> _Made:
+        """The module, or a copy of it, with all that the options choose folded."""
+        if self.inplace:
+            self.rehearsal(options)
+        result, blanks = (self.module, Blanks()) if self.inplace else copied(self.module)
+        values = dict(self.module.named_parameters(remove_duplicate=False))
+        layers = dict(result.named_modules())
+        hooks = hooked(layers)
+        training = result.training and not options.assume_eval
+
+        def folded() -> Run[ModuleGraph]:
+            with recorded(layers) as calls, without_stack_traces():
+                program = traced(result, self.args, self.kwargs, self.dynamic_shapes)
+            state = {**program.constants, **program.state_dict, **values}
+
+            def graph_of(unfit: set[str]) -> ModuleGraph:
+                return ModuleGraph(index_program(program), state, result, calls, hooks, unfit, training=training)
+
+            return fold_laid_out(graph_of, program.graph, options, relaxing=False)
+
+        with _in_evaluation(layers.values(), options.assume_eval):
+            for everywhere in (False, True):
+                with _with_biases(layers.values(), everywhere) as lent:
+                    run = folded()
+                    if everywhere or not run.graph.structure.wants_biases:
+                        changes = _write(run.graph, blanks, lent, keep=self.inplace)
+                        break
+        made = Folded(result, run.sites, run.graph.before, run.graph.count())
+        values_made = [value for node in run.graph.index.nodes for value in node.outputs if value is not None]
+        types = {value.tensor.dtype for value in values_made if value.tensor is not None}
+        floats = [dtype for dtype in types if dtype.is_floating_point]
+        coarsest = max(floats, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+        return _Made(made, bool(run.graph.gone), coarsest, changes)
 
 
 @contextmanager
@@ -112,25 +186,36 @@ def _with_biases(layers: Iterable[nn.Module], everywhere: bool) -> Iterator[list
                 layer._parameters["bias"] = None
 
 
-def _write(graph: ModuleGraph, blanks: Blanks, lent: Iterable[nn.Parameter]) -> None:
-    """Carry out in the module what the plans changed in its graph, and fill in the rest; `lent` are to be replaced."""
+def _write(
+    graph: ModuleGraph, blanks: Blanks, lent: Iterable[nn.Parameter], *, keep: bool
+) -> list[Callable[[], object]]:
+    """Carry out in the module what the plans changed in its graph, and fill in the rest; `lent` are to be replaced.
+
+    Returns what undoes that, in the order of doing, if the old values are to be kept.
+    """
     modules = graph.structure.modules
     replaced = {id(parameter) for parameter in lent}
-    for (node, position), value in graph.changed.items():
-        if node in graph.gone or node.inputs[position] is not value:
-            continue
+    changes: list[Callable[[], object]] = []
+    for node, _, value in graph.rewritten():
         known = graph.constants.known(value)
         if known is None:
             raise KeyError(f"a constant of '{node.name}' was folded and is gone")
         home, _, name = known.name.rpartition(".")
         layer = modules[home]
         held = getattr(layer, name)
+        if keep:
+            changes.append(partial(setattr, layer, name, None if id(held) in replaced else held))
+            if isinstance(held, torch.Tensor):
+                changes.append(partial(held.detach().copy_, held.detach().clone()))
         if id(held) in replaced or not blanks.fill(held, known):
             setattr(layer, name, known.tensor())
     blanks.fill_rest()
     for node in graph.gone:
         if node in graph.units:
+            home, _, name = graph.units[node].path.rpartition(".")
+            changes.append(partial(modules[home]._modules.__setitem__, name, modules[graph.units[node].path]))
             _leave_out(modules, graph.units[node])
+    return changes
 
 
 def _leave_out(modules: Mapping[str, nn.Module], unit: Unit) -> None:

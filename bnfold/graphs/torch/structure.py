@@ -85,6 +85,8 @@ class Structure:
         if len(same) > 1:
             other = next(name for name in same if name != value.target)
             return _no(f"'{value.target}' and '{other}' are tied")
+        if value.is_output:
+            return _no(f"'{value.target}' is handed out by the module")
         if len(value.readers) > 1:
             return _no(f"'{value.target}' is used {len(value.readers)} times, and its uses need not agree")
         return None
@@ -163,9 +165,11 @@ class Structure:
         return tuple(children) if len(used) == len(children) else None
 
     def _entering(self, members: Sequence[Node]) -> set[Value]:
-        """The values that some nodes read and others made, constants aside."""
+        """The values that some nodes read and others made, constants aside, unless there is nothing else."""
         read = {value for node in members for value in node.inputs if value and not self.facts.known(value)}
-        return {value for value in read if value.producer not in members}
+        entering = {value for value in read if value.producer not in members}
+        first = members[0].inputs[0] if members else None  # of a BatchNorm on a constant
+        return entering or ({first} if first is not None else set())
 
     def hooked(self, paths: Iterable[str]) -> Iterable[tuple[str, Value]]:
         """The values that go into and come out of the calls of these modules, with the path of each."""

@@ -31,6 +31,13 @@ def check(module: nn.Module) -> None:
         if any(map(is_lazy, (*submodule._parameters.values(), *submodule._buffers.values()))):
             kind = type(submodule).__name__
             raise ModelError(f"'{path}' ({kind}) has no weights yet: call the module once on an example, then fold it")
+    absent = next((name for name, tensor in module.state_dict(keep_vars=True).items() if _is_meta(tensor)), None)
+    if absent is not None:
+        raise ModelError(f"'{absent}' is on the meta device and has no values: load the weights, then fold the {what}")
+
+
+def _is_meta(item: Any) -> bool:
+    return isinstance(item, torch.Tensor) and item.is_meta
 
 
 def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
