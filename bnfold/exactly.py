@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.checks.exact import ExactPair
-from bnfold.checks.session import Array, TensorInfo
-from bnfold.errors import BnfoldError
+from bnfold.checks.compare import distance, tolerance_for
+from bnfold.checks.exact import ExactPair, Nudge
+from bnfold.checks.options import CheckOptions
+from bnfold.checks.session import Array, TensorInfo, open_session
+from bnfold.errors import BnfoldError, ModelError
 from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.kernels import CannotRun
+from bnfold.graphs.onnx.exact.parting import parting
 from bnfold.graphs.onnx.sources import open_model
 
 _MOST_KEPT_BYTES = 64 * 2**20
+_ROUNDINGS = 10.0
 
 
 class ExactSource:
@@ -24,13 +28,15 @@ class ExactSource:
     Answers are kept, as far as they are small, for a model that is the reference of several runs.
     """
 
+    is_believed = False
+
     def __init__(self, model: Any) -> None:
         self._model = model
         self._engine: Engine | str | None = None
         self._kept: dict[str, dict[str, Array]] = {}
         self._kept_bytes = 0
 
-    def run(self, feeds: Mapping[str, Array], deadline: float, nudge: int | None = None) -> dict[str, Array] | str:
+    def run(self, feeds: Mapping[str, Array], deadline: float, nudge: Nudge | None = None) -> dict[str, Array] | str:
         key = f"{nudge} {_digest(feeds)}"
         if key in self._kept:
             return self._kept[key]
@@ -41,13 +47,16 @@ class ExactSource:
                 self._kept[key] = answers
         return answers
 
-    def _run(self, feeds: Mapping[str, Array], deadline: float, nudge: int | None) -> dict[str, Array] | str:
+    def _run(self, feeds: Mapping[str, Array], deadline: float, nudge: Nudge | None) -> dict[str, Array] | str:
         engine = self.engine()
         if isinstance(engine, str):
             return engine
         try:
-            weights = None if nudge is None else engine.nudged(np.random.default_rng(nudge))
-            return engine.run(feeds, deadline=deadline, weights=weights)
+            if nudge is None:
+                return engine.run(feeds, deadline=deadline)
+            rng = np.random.default_rng(nudge.seed)
+            rounding = engine.rounding(rng) if nudge.everywhere else None
+            return engine.run(feeds, deadline=deadline, weights=engine.nudged(rng), rounding=rounding)
         except CannotRun as error:
             return str(error)
 
@@ -59,6 +68,19 @@ class ExactSource:
             except (CannotRun, BnfoldError) as error:
                 self._engine = str(error)
         return self._engine
+
+    def parting(self, feeds: Mapping[str, Array]) -> str | None:
+        """The first operator of the main graph that, on what the runtime gives it, does not make what it makes there.
+
+        None where there is none, and where the model is too large for its values to be asked for.
+        """
+        engine = self.engine()
+        if isinstance(engine, str):
+            return None
+        try:
+            return parting(engine, feeds, lambda model: open_session(model).run(feeds), _differ)
+        except ModelError:
+            return None
 
     @property
     def jumps(self) -> bool:
@@ -84,6 +106,17 @@ class ExactSource:
 def exact_pair(original: Any, folded: Any) -> ExactPair:
     """Two models to be run in float64, each as `sources.open_model` takes it."""
     return ExactPair(ExactSource(original), ExactSource(folded))
+
+
+def _differ(answer: Any, exact: Any) -> bool:
+    """Whether a value of the runtime's and one in float64 are further apart than by rounding."""
+    if isinstance(answer, list):
+        return len(answer) != len(exact) or any(map(_differ, answer, exact))
+    if answer.dtype.kind != "f":
+        return not np.array_equal(answer, exact)
+    gap = distance(exact, answer)
+    rtol = _ROUNDINGS * tolerance_for("", str(answer.dtype), CheckOptions()).rtol
+    return gap.problem is not None or not gap.errors.within(gap.sizes.to_judge_by(gap.sizes.shares()).times(rtol))
 
 
 def _digest(feeds: Mapping[str, Array]) -> str:

@@ -131,9 +131,13 @@ class Quantiles:
 class OutputDifference:
     """How far one output of the folded model is from the original's, over all inputs tried.
 
-    `tolerance` is the bound that decided, `atol + rtol * max|reference|`, for the input (`input`) on which the output
-    came nearest to (or furthest past) it; `max_abs`, the quantiles, the cosine and the signal-to-noise ratio are those
-    of that input: `abs_error` of `|error|`, `rel_error` of `|error| / |reference|` entry by entry. `max_rel` is the
+    `input` is the input on which the output came nearest to a bound, or went furthest past it. `max_abs` is the largest
+    difference there between the runtime's two answers, and `tolerance` is the bound for the whole output,
+    `atol + rtol * max|reference|`. Every channel, and every place along another short axis, has a bound of its own;
+    `place` is where it was nearest (None for the whole), with the error and the bound there. `decided_by` says whose
+    errors those are: "float64" where the runtime's own rounding passes the bound and float64 says that the functions
+    agree, or do not. The quantiles are those of the same input: `abs_error` of `|error|`, `rel_error` of
+    `|error| / |reference|` entry by entry. `max_rel` is the
     largest error over all inputs, relative to `max|reference|`; `cosine` and `snr_db` are the smallest over all inputs
     (`snr_db` is None where there is no error at all). `noise_floor` is the same absolute error between the original at
     full optimisation and the original with none: what the runtime itself changes. `smallest_rtol` is the smallest
@@ -151,6 +155,10 @@ class OutputDifference:
     max_rel: float
     tolerance: float
     passed: bool
+    decided_by: Literal["runtime", "float64"] = "runtime"
+    place: str | None = None
+    place_error: float | None = None
+    place_tolerance: float | None = None
     noise_floor: float | None = None
     cosine: float | None = None
     top1_agreement: float | None = None

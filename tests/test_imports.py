@@ -30,10 +30,11 @@ ROOMS = {
     "certificates": {"exactly", "checks", "graphs", "results", "errors"},
     "exactly": {"checks", "graphs", "errors"},
     "report": {"results", "errors"},
-    "checks": {"dims", "results", "errors"},
-    "graphs": {"algebra", "dims", "results", "errors"},
+    "checks": {"dims", "slices", "results", "errors"},
+    "graphs": {"algebra", "dims", "slices", "results", "errors"},
     "algebra": {"errors", "results"},
     "dims": set(),
+    "slices": set(),
     "errors": {"results"},  # for a type
     "results": set(),
     "version": set(),
@@ -42,7 +43,7 @@ ROOMS = {
 DOORS = {
     "click": ("cli.py", "cli_options.py"),
     "rich": ("report/",),
-    "numpy": ("algebra/", "graphs/", "checks/", "exactly.py"),
+    "numpy": ("algebra/", "graphs/", "checks/", "exactly.py", "slices.py"),
     "jinja2": ("report/as_html.py",),
     "markupsafe": ("report/as_html.py",),
     "matplotlib": ("report/charts.py",),

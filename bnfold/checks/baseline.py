@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
-from bnfold.checks.compare import Gap, Tolerance, compare
+from bnfold.checks.compare import Gap, Tolerance, compare, larger, sizes_of
 from bnfold.checks.feed import Feed, nudged, scaled
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, Runner
 from bnfold.checks.shapes import shape_text
 from bnfold.errors import ModelError
+from bnfold.slices import Slices
 
 Answers = Mapping[str, Array]
 
@@ -55,6 +55,7 @@ class Baseline:
         self._kept_bytes = 0
         self._movements: dict[tuple[str, int], dict[str, Gap]] = {}
         self._left_out: list[str] = []
+        self._shares: dict[str, Slices | None] = {}
         first_error: ModelError | None = None
         candidates = make_feeds(session.inputs, options)
         for done, feed in enumerate(candidates):
@@ -80,6 +81,18 @@ class Baseline:
             self._kept_bytes += size
         return answers
 
+    def shares(self, name: str) -> Slices | None:
+        """The largest share of an output's whole that each of its slices has, over all feeds; None for no floats."""
+        if name not in self._shares:
+            found: Slices | None = None
+            for feed in self.feeds:
+                array = self.answers(feed).get(name)
+                if array is not None and array.dtype.kind == "f":
+                    own = sizes_of(array).shares()
+                    found = own if found is None else found.join(own)
+            self._shares[name] = found
+        return self._shares[name]
+
     def movement(self, feed: Feed, nudges: int) -> Mapping[str, Gap]:
         """By output, the largest change of the original's answer over `nudges` nudges of its inputs."""
         key = (feed.label, nudges)
@@ -91,7 +104,7 @@ class Baseline:
                 answers = self.session.run(nudged(feed, self.session.inputs, rng).values)
                 for name, array in answers.items():
                     if name in expected:
-                        largest[name] = _larger(largest.get(name, Gap()), compare(expected[name], array))
+                        largest[name] = larger(largest.get(name, Gap()), compare(expected[name], array))
             self._movements[key] = largest
         return self._movements[key]
 
@@ -129,12 +142,6 @@ class Baseline:
             for name, gap in self.movement(feed, _GLANCE).items()
             if name in self._tolerances
         )
-
-
-def _larger(a: Gap, b: Gap) -> Gap:
-    """The worse of two gaps in each respect."""
-    worse = a if a.max_abs >= b.max_abs else b
-    return replace(worse, problem=a.problem or b.problem, mismatches=max(a.mismatches, b.mismatches))
 
 
 def _guessed_sizes(session: Runner, feed: Feed, options: CheckOptions) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array
 from bnfold.results import Quantiles
+from bnfold.slices import Slices, far_above
 
 _RTOL = {"float16": 1e-2, "bfloat16": 1e-2, "float32": 1e-4, "float64": 1e-9}
 # Smallest normal numbers: below them a type has no relative precision and hardware may flush to zero. Subnormals of
@@ -28,6 +29,10 @@ class Tolerance:
     def bound(self, max_ref: float) -> float:
         return self.atol + self.rtol * max_ref
 
+    def bounds(self, sizes: Slices) -> Slices:
+        """The bound of every slice of an array whose slices are judged by these sizes."""
+        return sizes.times(self.rtol).plus(self.atol)
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -37,6 +42,7 @@ class Gap:
         problem: why the two cannot be compared as numbers, or None.
         max_abs: largest `|candidate - reference|` over finite entries; infinite where shapes or types differ.
         max_ref: largest `|reference|` over finite entries.
+        errors, sizes: the same by slice; of floats alone, else of the whole.
         mismatches: number of entries that differ at all.
         finite: number of finite entries of the reference.
         cosine: of the angle between the two as vectors, finite entries only; None for a zero vector or non-numbers.
@@ -59,6 +65,13 @@ class Gap:
     snr_db: float | None = None
     abs_error: Quantiles | None = None
     rel_error: Quantiles | None = None
+    errors: Slices = field(default_factory=Slices)
+    sizes: Slices = field(default_factory=Slices)
+
+    def __post_init__(self) -> None:
+        for name, number in (("errors", self.max_abs), ("sizes", self.max_ref)):
+            if not getattr(self, name).numbers:
+                object.__setattr__(self, name, Slices.single(number))
 
 
 def tolerance_for(name: str, dtype: str, options: CheckOptions) -> Tolerance:
@@ -86,16 +99,46 @@ def compare(reference: Array, candidate: Array) -> Gap:
 
 
 def distance(exact: Array, answer: Array) -> Gap:
-    """How far a float answer of any type is from an exact one, where both are finite."""
+    """How far a float answer of any type is from an exact one, where both are finite.
+
+    An answer may overflow where the exact one does not, but not the other way round.
+    """
     if exact.shape != answer.shape:
         return Gap(f"shape {answer.shape} instead of {exact.shape}", max_abs=np.inf)
     finite = np.isfinite(exact) & np.isfinite(answer)
-    expected, got = exact[finite], answer[finite].astype(np.float64)
+    if np.count_nonzero(finite) < np.count_nonzero(np.isfinite(answer)):
+        return Gap("not finite in float64, where the runtime's answer is", max_abs=np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.where(finite, np.abs(answer.astype(np.float64) - exact), 0.0)
+    size = np.where(finite, np.abs(exact), 0.0)
+    errors, sizes = _by_slice(error, size)
     return Gap(
-        max_abs=float(np.abs(got - expected).max(initial=0.0)),
-        max_ref=float(np.abs(expected).max(initial=0.0)),
-        finite=expected.size,
+        max_abs=float(error.max(initial=0.0)),
+        max_ref=float(size.max(initial=0.0)),
+        finite=int(np.count_nonzero(finite)),
+        errors=errors,
+        sizes=sizes,
     )
+
+
+def larger(a: Gap, b: Gap) -> Gap:
+    """The worse of two gaps in each respect."""
+    worse = a if a.max_abs >= b.max_abs else b
+    errors = a.errors.join(b.errors) if a.errors.numbers.keys() == b.errors.numbers.keys() else worse.errors
+    problem, mismatches = a.problem or b.problem, max(a.mismatches, b.mismatches)
+    return replace(worse, problem=problem, mismatches=mismatches, errors=errors)
+
+
+def sizes_of(array: Array) -> Slices:
+    """The sizes of a float array, of finite entries, slice by slice."""
+    size = np.where(np.isfinite(array), np.abs(array.astype(np.float64)), 0.0)
+    return Slices.largest(size, far_above(size), size)
+
+
+def _by_slice(error: Array, size: Array) -> tuple[Slices, Slices]:
+    """The errors and the sizes of an array, both magnitudes, slice by slice."""
+    apart = far_above(size)
+    return Slices.largest(error, apart, size), Slices.largest(size, apart, size)
 
 
 def _compare_exact(reference: Array, candidate: Array) -> Gap:
@@ -117,9 +160,10 @@ def _compare_floats(reference: Array, candidate: Array) -> Gap:
         finite &= np.isfinite(candidate)
     else:
         problem = None
-    expected, got = reference[finite], candidate[finite]
-    with np.errstate(over="ignore"):
-        error = np.abs(got - expected)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gaps = np.where(finite, np.abs(candidate - reference), 0.0)
+    errors, sizes = _by_slice(gaps, np.where(finite, np.abs(reference), 0.0))
+    expected, got, error = reference[finite], candidate[finite], gaps[finite]
     return Gap(
         problem=problem,
         max_abs=float(error.max(initial=0.0)),
@@ -134,6 +178,8 @@ def _compare_floats(reference: Array, candidate: Array) -> Gap:
         snr_db=_snr_db(expected, error),
         abs_error=_quantiles(error),
         rel_error=_quantiles(_ratios(error, np.abs(expected))),
+        errors=errors,
+        sizes=sizes,
     )
 
 

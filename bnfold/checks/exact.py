@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
 
+from bnfold.checks.compare import Gap, distance, larger
 from bnfold.checks.feed import Feed
 from bnfold.checks.session import Array, TensorInfo
 from bnfold.errors import ModelError
@@ -25,10 +27,26 @@ ENGINE = "float64 (bnfold's own interpreter)"
 _URGENT = 8.0
 _KEPT_BYTES = 256 * 2**20
 _NUDGES = 3
+_ROUNDINGS = 2
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """Every weight is moved by up to half a step of its stored type, up or down; with `everywhere`, so is every input
+    and whatever an operator computes, by half a step of the model's coarsest type: as much as rounding can do.
+    """
+
+    seed: int
+    everywhere: bool = False
 
 
 class ExactModel(Protocol):
-    """A model that can be run in float64, whatever types it declares."""
+    """A model that can be run in float64, whatever types it declares.
+
+    `is_believed` says that its answers are those of the library that made the model, and need no runtime beside them.
+    """
+
+    is_believed: bool
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -46,11 +64,11 @@ class ExactModel(Protocol):
     def jumps(self) -> bool:
         """Whether its runs met operators that are not continuous, such as rounding to integers."""
 
-    def run(self, feeds: Answers, deadline: float, nudge: int | None = None) -> Answers | str:
-        """The outputs, or why there are none. `deadline` is a time of `time.monotonic()`.
+    def run(self, feeds: Answers, deadline: float, nudge: Nudge | None = None) -> Answers | str:
+        """The outputs, or why there are none. `deadline` is a time of `time.monotonic()`."""
 
-        With `nudge`, a seed, every weight is first moved by up to half a step of its stored type, up or down.
-        """
+    def parting(self, feeds: Answers) -> str | None:
+        """The first operator whose result in float64 is not the runtime's; None where none is found."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +143,31 @@ class ExactAnswers:
         if self._pair is None or not self._pair.original.jumps:
             return largest
         for seed in range(_NUDGES):
-            key = f"{seed} {feed.label}"
-            if key not in self._moved:
-                answers = self._pair.original.run(feed.values, np.inf, seed)
-                self._moved[key] = {} if isinstance(answers, str) else answers
-            if name in self._moved[key] and self._moved[key][name].shape == exact.shape:
+            moved = self._nudged(feed, Nudge(seed)).get(name)
+            if moved is not None and moved.shape == exact.shape:
                 with np.errstate(invalid="ignore"):
-                    largest = max(largest, float(np.nanmax(np.abs(self._moved[key][name] - exact), initial=0.0)))
+                    largest = max(largest, float(np.nanmax(np.abs(moved - exact), initial=0.0)))
         return largest
+
+    def moved_by_rounding(self, feed: Feed, name: str, exact: Array) -> Gap | None:
+        """How far rounding takes an output of the original; None where its answers are believed as they are."""
+        if self._pair is None or self._pair.original.is_believed:
+            return None
+        moved = [self._nudged(feed, Nudge(seed, everywhere=True)).get(name) for seed in range(_ROUNDINGS)]
+        gaps = [distance(exact, answer) for answer in moved if answer is not None and answer.shape == exact.shape]
+        return reduce(larger, gaps, Gap())
+
+    def _nudged(self, feed: Feed, nudge: Nudge) -> Answers:
+        key = f"{nudge} {feed.label}"
+        if key not in self._moved and self._pair is not None:
+            answers = self._pair.original.run(feed.values, np.inf, nudge)
+            self._moved[key] = {} if isinstance(answers, str) else answers
+        return self._moved[key]
+
+    def parting(self, feed: Feed) -> str:
+        """Where float64 and the runtime part on the original, in words."""
+        found = self._pair.original.parting(feed.values) if self._pair else None
+        return f"first at {found}" if found else "at no operator by itself"
 
     def text(self, feeds: int) -> str:
         """What was run, in words."""

@@ -18,6 +18,7 @@ from bnfold.checks.judge import Case, Exactly, OutputScore, judge
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Runner
 from bnfold.results import Accuracy
+from bnfold.slices import Slices
 
 # Below a quarter of the bound no fault past the bound can hide: rounding would have to take three quarters of it away.
 _GRAY = 0.25
@@ -50,7 +51,8 @@ def examine(
         advance(done + 1, steps)
 
     def urgency(feed: Feed) -> tuple[float, int]:
-        use = max((_use(gap, scores[name]) for name, gap in gaps[feed.label].items()), default=0.0)
+        found = gaps[feed.label].items()
+        use = max((_use(gap, scores[name], baseline.shares(name)) for name, gap in found), default=0.0)
         return -use if use > _GRAY else 0.0, sum(array.size for array in feed.values.values())
 
     cases: dict[str, list[tuple[str, Case]]] = {}
@@ -81,7 +83,8 @@ def _judged(
             return baseline.movement(feed, nudges).get(name, Gap("missing", max_abs=math.inf))
 
         exactly = _exactly(name, baseline.answers(feed), answers, pair, exact, feed) if pair else None
-        yield name, judge(feed.label, candidate.provider, gap, scores[name].tolerance, movement, exactly)
+        shares = baseline.shares(name)
+        yield name, judge(feed.label, candidate.provider, gap, scores[name].tolerance, movement, exactly, shares)
 
 
 def _exactly(
@@ -97,15 +100,16 @@ def _exactly(
         after=distance(original[name], answers[name]),
         between=compare(original[name], folded[name]),
         weights_moved=lambda: exact.moved_by_weights(feed, name, original[name]),
+        rounding=lambda: exact.moved_by_rounding(feed, name, original[name]),
     )
 
 
-def _use(gap: Gap, score: OutputScore) -> float:
-    """How much of the bound a gap takes up."""
-    bound = score.tolerance.bound(gap.max_ref)
-    if gap.problem is not None or (bound == 0 and gap.max_abs):
+def _use(gap: Gap, score: OutputScore, shares: Slices | None) -> float:
+    """How much of its bound the slice takes up in which a gap is largest."""
+    if gap.problem is not None:
         return math.inf
-    return gap.max_abs / bound if bound else 0.0
+    sizes = gap.sizes.to_judge_by(gap.sizes.shares() if shares is None else gap.sizes.shares().join(shares))
+    return gap.errors.over(score.tolerance.bounds(sizes)).ratio
 
 
 def _gap(name: str, expected: Answers, answers: Answers) -> Gap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from bnfold.checks.exact import Nudge
 from bnfold.checks.session import Array, TensorInfo
 from bnfold.errors import ModelError
 
@@ -69,6 +70,7 @@ class ExactFunction:
     """A function in float64, as `exact` asks for one. Whether it jumps is not known, and no use where weights stay."""
 
     jumps = False
+    is_believed = True
     foreign: str | None = None
 
     def __init__(
@@ -77,7 +79,11 @@ class ExactFunction:
         self._session = FunctionSession(function, inputs, outputs, "float64")
         self.inputs, self.outputs = inputs, outputs
 
-    def run(self, feeds: Mapping[str, Array], deadline: float, nudge: int | None = None) -> dict[str, Array] | str:
+    def parting(self, feeds: Mapping[str, Array]) -> str | None:
+        """Nobody asks, since its answers are believed."""
+        return None
+
+    def run(self, feeds: Mapping[str, Array], deadline: float, nudge: Nudge | None = None) -> dict[str, Array] | str:
         """The outputs, or why there are none: the weights of a function cannot be moved."""
         if nudge is not None:
             return "its weights cannot be moved"

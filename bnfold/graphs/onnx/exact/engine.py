@@ -24,6 +24,7 @@ import onnx
 
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, widened
+from bnfold.graphs.onnx.exact.rounding import Rounding
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
 from bnfold.graphs.onnx.index import graphs_of, is_foreign
@@ -47,6 +48,8 @@ _JUMPING = frozenset(
     }
 )
 
+_SIZED = ("Range", "Resize", "Upsample")  # their floating-point constants decide sizes
+
 Values = dict[str, Any]
 Watch = Callable[[str, Array], None]
 """Called with the name and the elements of a value as soon as it is computed."""
@@ -60,6 +63,7 @@ class _Run:
     weights: Mapping[str, Array] = field(default_factory=dict)
     watch: Watch | None = None
     inside: bool = False
+    rounding: Rounding | None = None
 
     def check_time(self) -> None:
         if time.monotonic() > self.deadline:
@@ -111,15 +115,19 @@ class Engine:
         weights: Mapping[str, Array] | None = None,
         watch: Watch | None = None,
         inside: bool = False,
+        rounding: Rounding | None = None,
     ) -> dict[str, Array]:
         """The outputs by name; the elements of a sequence `s` are `s[0]`, `s[1]` and so on.
 
         `weights` are put in place of stored ones; `deadline` is a time of `time.monotonic()`. With `inside`, values of
-        bodies are watched like those of the main graph, and bodies that this run has no use for are run, too.
+        bodies are watched like those of the main graph, and bodies that this run has no use for are run, too. With
+        `rounding`, inputs and all that is computed are moved by it.
         """
         graph = self.document.model.graph
         outputs = [info.name for info in graph.output]
-        values = self._part(graph.node, outputs, feeds, _Run(deadline, weights or {}, watch, inside))
+        if rounding is not None:
+            feeds = {name: rounding.moved(widened(value)) for name, value in feeds.items()}
+        values = self._part(graph.node, outputs, feeds, _Run(deadline, weights or {}, watch, inside, rounding))
         result: dict[str, Array] = {}
         for name in outputs:
             if isinstance(values[name], list):
@@ -144,7 +152,8 @@ class Engine:
         self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str], feeds: Mapping[str, Any], run: _Run
     ) -> Values:
         values: Values = {
-            name: widened(value) if not isinstance(value, list) else value for name, value in feeds.items()
+            name: [widened(element) for element in value] if isinstance(value, list) else widened(value)
+            for name, value in feeds.items()
         }
         left = Counter(name for node in nodes for name in needs(node))
         left.update(wanted)
@@ -184,19 +193,35 @@ class Engine:
             raise CannotRun(f"the weight '{name}' is stored in a packed form")
         return np.frombuffer(payload.read(), dtype).reshape(tuple(tensor.dims))
 
+    def is_weight(self, name: str) -> bool:
+        """Whether a value is a weight of the main graph or of a body."""
+        return name in self._tensors
+
     def elem_type(self, name: str) -> int:
         """The element type in which a weight is stored."""
         return self._tensors[name].data_type
 
     def nudged(self, rng: np.random.Generator) -> Values:
-        """The floating-point weights, each moved up or down by up to half a step of the type it is stored in."""
+        """The floating-point weights, each moved up or down by up to half a step of the type it is stored in.
+
+        What says how large a result is stays: moved, a factor of 2 would make it smaller by one.
+        """
+        graph = self.document.model.graph
+        nodes = [node for part in (graph, *bodies(graph.node)) for node in part.node]
+        sizes = {name for node in nodes if node.op_type in _SIZED for name in node.input}
         out: Values = {}
         for name, tensor in self._tensors.items():
-            if tensor.data_type in FLOATS:
+            if tensor.data_type in FLOATS and name not in sizes:
                 weight = self._weight(name, {})
                 step = RELATIVE_STEP[tensor.data_type]
                 out[name] = weight * (1 + step / 2 * rng.uniform(-1, 1, weight.shape))
         return out
+
+    def rounding(self, rng: np.random.Generator) -> Rounding:
+        """Rounding to the coarsest floating-point type of the weights and inputs."""
+        types = {tensor.data_type for tensor in self._tensors.values()}
+        types |= {info.type.tensor_type.elem_type for info in self.document.model.graph.input}
+        return Rounding(max((RELATIVE_STEP[kind] for kind in types & RELATIVE_STEP.keys()), default=2.0**-23), rng)
 
     def declared(self, which: Literal["input", "output"]) -> Iterator[tuple[str, str, tuple[int | str | None, ...]]]:
         """Name, type and shape of what the graph asks for or gives; the type of what is no tensor is in brackets."""
@@ -223,6 +248,8 @@ class Engine:
         except Exception as error:  # implementations raise what they like; none of it is an answer
             reason = " ".join(str(error).split())[:200]
             raise CannotRun(f"{what}: {type(error).__name__}: {reason}") from error
+        if run.rounding is not None:
+            results = run.rounding.of(node, [values.get(name) for name in node.input], results)
         for result in results:
             if isinstance(result, np.ndarray | np.generic) and result.dtype.kind == "f" and result.dtype != np.float64:
                 raise CannotRun(f"{what} is computed in {result.dtype} only")

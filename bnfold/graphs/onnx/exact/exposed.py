@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +36,11 @@ def exposed(original: Path, folded: Path, ledger: Ledger) -> Exposed | None:
     chosen = tuple(names[:: max(1, -(-len(names) // MOST_VALUES))])
     if not chosen:
         return None
-    return Exposed(_with_outputs(pair[0], chosen), _with_outputs(pair[1], chosen), chosen)
+    return Exposed(with_outputs(pair[0], chosen), with_outputs(pair[1], chosen), chosen)
 
 
-def _with_outputs(document: Document, names: tuple[str, ...]) -> bytes:
+def with_outputs(document: Document, names: Iterable[str]) -> bytes:
+    """A model, serialised, that hands out these values of its main graph, too; the document is used up."""
     model = to_proto(document)
     present = {info.name for info in model.graph.output}
     for name in names:
