@@ -136,9 +136,7 @@ def test_a_module_without_values_is_one_line() -> None:
     with torch.device("meta"):
         net = Net(lambda net, y: y).eval()
     for x in (torch.randn(MAPS), torch.randn(MAPS, device="meta")):
-        with pytest.raises(
-            ModelError, match="is on the meta device and has no values: load"
-        ):
+        with pytest.raises(ModelError, match="is on the meta device and has no values: load"):
             bnfold.fold(net, example_inputs=x)
 
 
