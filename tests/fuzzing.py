@@ -6,12 +6,12 @@ import re
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
+from generators.verdict import Verdict
 from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF
 from interpreter import run
 from random_graphs import RandomModel, random_model, reads, reordered
@@ -28,22 +28,14 @@ RTOL = {DOUBLE: 1e-9, FLOAT: 2e-5, HALF: 5e-2, BFLOAT: 0.4}
 ATOL = {DOUBLE: 1e-12, FLOAT: 1e-6, HALF: 2e-3, BFLOAT: 2e-2}
 
 
-@dataclass
-class Verdict:
-    """What became of one model; `failures` is empty where all is well."""
-
-    seed: int
-    elem_type: int
-    made: bool = False
-    failures: list[str] = field(default_factory=list)
-    sites: tuple[Site, ...] = ()
-
-
 def judge(seed: int, elem_type: int) -> Verdict:
     """Make the model of a seed, fold it, and check everything."""
-    verdict = Verdict(seed, elem_type)
+    verdict = Verdict(seed)
     try:
-        check(random_model(seed, elem_type), verdict)
+        case = random_model(seed, elem_type)
+        name = onnx.TensorProto.DataType.Name(elem_type).lower()
+        verdict.files = {f"fuzz_{seed}_{name}.onnx": case.model.SerializeToString()}
+        check(case, verdict)
     except Exception as error:  # a crash of any kind is what the search is for
         place = traceback.extract_tb(error.__traceback__)[-1]
         verdict.failures.append(f"crash: {type(error).__name__}: {error} ({place.filename}:{place.lineno})")
@@ -53,7 +45,6 @@ def judge(seed: int, elem_type: int) -> Verdict:
 def check(case: RandomModel, verdict: Verdict) -> None:
     """Fold a model and note in the verdict whatever does not hold."""
     model, fail = case.model, verdict.failures.append
-    verdict.made = True
     before = canonical(model)
     freeze = freezes(case)
     result = bnfold.fold(model, freeze_initializers=freeze)

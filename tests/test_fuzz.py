@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fuzzing import RTOL, Verdict, check, differences, judge, passes_full_check
+from fuzzing import RTOL, check, differences, judge, passes_full_check
+from generators.verdict import Verdict
 from graph_builder import BFLOAT, DOUBLE, FLOAT, HALF
 from random_extras import FOREIGN
 from random_graphs import RandomModel, random_model, reordered
@@ -52,7 +53,7 @@ def test_models_of_coarser_types_stay_the_same_function_up_to_their_rounding(ele
     ],
 )
 def test_a_second_fold_finds_nothing_that_the_first_left(seed: int, elem_type: int) -> None:
-    verdict = Verdict(seed, elem_type)
+    verdict = Verdict(seed)
     check(random_model(seed, elem_type, extras=False), verdict)
     assert verdict.failures == []
 
@@ -110,7 +111,7 @@ def test_a_weight_that_is_off_by_a_millionth_is_noticed() -> None:
 def test_a_node_that_goes_missing_and_a_lost_site_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     case, folded = next(folded_cases())
     monkeypatch.setattr(bnfold, "fold", lambda model, **options: bnfold.FoldResult(folded, (), None, None))
-    verdict = Verdict(case.seed, case.elem_type)
+    verdict = Verdict(case.seed)
     check(case, verdict)
     assert any("accounted for" in failure for failure in verdict.failures)
     assert any("the model has changed" in failure for failure in verdict.failures)
