@@ -21,6 +21,11 @@ def constant(name: str, *shape: int) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(array, name))
 
 
+def ones(name: str, size: int) -> onnx.NodeProto:
+    tensor = numpy_helper.from_array(np.ones(size, np.float32), name)
+    return helper.make_node("Constant", [], [name], name=name, value=tensor)
+
+
 def integers(name: str, values: list[int]) -> onnx.NodeProto:
     tensor = numpy_helper.from_array(np.asarray(values, np.int64), name)
     return helper.make_node("Constant", [], [name], name=name, value=tensor)
@@ -70,17 +75,22 @@ REFERENCES = {
 }
 
 
+@pytest.mark.parametrize("by_default", [False, True], ids=["given", "by default"])
 @pytest.mark.parametrize("deep", [False, True], ids=["in a function", "in a function of a function"])
 @pytest.mark.parametrize("name", REFERENCES)
-def test_an_attribute_of_the_caller_is_not_read_as_its_default(name: str, deep: bool) -> None:
-    nodes, given = REFERENCES[name]
-    nodes = [*nodes, constant("scale", 1), constant("shift", 1)]
-    nodes += [helper.make_node("Mul", ["m", "scale"], ["s"]), helper.make_node("Add", ["s", "shift"], ["y"])]
+def test_an_attribute_of_a_function_is_not_read_as_its_operator_has_it(name: str, deep: bool, by_default: bool) -> None:
+    nodes, settings = REFERENCES[name]
+    given, defaults = ({}, settings) if by_default else (settings, {})
+    width = 3 if name == "Constant" else 4
+    nodes = [*nodes, constant("scale", width), constant("shift", width), ones("ones", width)]
+    nodes.append(helper.make_node("BatchNormalization", ["m", "scale", "shift", "shift", "ones"], ["y"]))
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
-    functions = [helper.make_function("local", "F", ["x"], ["y"], nodes, opsets, list(given))]
+    attributes = [helper.make_attribute(key, value) for key, value in defaults.items()]
+    functions = [helper.make_function("local", "F", ["x"], ["y"], nodes, opsets, list(given), attributes)]
     call = "F"
     if deep:
-        inner = node("F", "x", "y", **{key: item.type for key, item in _references(nodes).items()})
+        kinds = {} if by_default else {key: item.type for key, item in _references(nodes).items()}
+        inner = node("F", "x", "y", **kinds)
         inner.domain = "local"
         functions.append(helper.make_function("local", "G", ["x"], ["y"], [inner], opsets, list(given)))
         call = "G"
@@ -96,6 +106,7 @@ def test_an_attribute_of_the_caller_is_not_read_as_its_default(name: str, deep: 
     judgement = judge(Case(model, ({"x": x},)))
     assert judgement.failures == []
     assert not judgement.unjudged
+    assert judgement.sites
 
 
 def _references(nodes: list[onnx.NodeProto]) -> dict[str, AttributeProto]:

@@ -9,7 +9,8 @@ stay.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import onnx
 import onnx.inliner
@@ -66,19 +67,38 @@ def _size(calls: Counter[_Key], sizes: dict[_Key, tuple[int, int]]) -> tuple[int
     return nodes, 1 + max((depth for _, depth in known.values()), default=0)
 
 
-def _called(nodes: Iterable[onnx.NodeProto]) -> Iterable[_Key]:
+def _called(nodes: Iterable[onnx.NodeProto]) -> Iterator[_Key]:
     """What these nodes, and those in their bodies, are calls of."""
+    return ((node.domain, node.op_type, node.overload) for node in _all_nodes(nodes))
+
+
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """These nodes, and those in their bodies."""
     waiting = [nodes]
     while waiting:
         for node in waiting.pop():
-            yield node.domain, node.op_type, node.overload
+            yield node
             waiting.extend(graph.node for graph in graphs_of(node))
 
 
 def inlined(document: Document) -> Document | None:
     """A document without model-local functions; None where onnx cannot write them out."""
     try:
-        model: onnx.ModelProto = onnx.inliner.inline_local_functions(document.model)
+        model: onnx.ModelProto = onnx.inliner.inline_local_functions(_with_defaults(document.model))
     except (RuntimeError, ValueError):
         return None
     return Document(model, dict(document.payloads), document.path, document.external)
+
+
+def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every default of a function's attributes written at its calls: onnx's inliner drops them."""
+    defaults = {(f.domain, f.name, f.overload): f.attribute_proto for f in model.functions if f.attribute_proto}
+    if not defaults:
+        return model
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    for node in chain(_all_nodes(out.graph.node), *(_all_nodes(function.node) for function in out.functions)):
+        given = {item.name for item in node.attribute}
+        defaulted = defaults.get((node.domain, node.op_type, node.overload), ())
+        node.attribute.extend([item for item in defaulted if item.name not in given])
+    return out
