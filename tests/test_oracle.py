@@ -1,0 +1,79 @@
+"""The judge of folds: it forgives what rounding does, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from oracle import Case, judge
+
+import bnfold
+
+
+def cancelling(cast_to: int, w_type: type = np.float32) -> Case:
+    """A product whose sum nearly cancels, through a BatchNorm above it; then a cast."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(4, 1))
+    arrays = {
+        **{name: rng.uniform(0.5, 1.5, 4).astype(w_type) for name in ("gamma", "beta", "mean", "var")},
+        "w": w.astype(w_type),
+    }
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "gamma", "beta", "mean", "var"], ["n"]),
+        helper.make_node("MatMul", ["n", "w"], ["m"]),
+        helper.make_node("Cast", ["m"], ["y"], to=cast_to),
+    ]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(w_type))
+    x = rng.normal(size=(1, 4))
+    scale, shift = _affine(arrays)
+    y = (scale * x + shift) @ w
+    x[0, 0] -= (y.item() * (1 - 1e-4)) / (scale[0] * w[0, 0])
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, [1, 4])],
+        [helper.make_tensor_value_info("y", cast_to, [1, 1])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    return Case(model, ({"x": x.astype(w_type)},))
+
+
+def _affine(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    gamma, beta, mean, var = (arrays[name].astype(np.float64) for name in ("gamma", "beta", "mean", "var"))
+    scale = gamma / np.sqrt(var + np.float64(np.float32(1e-5)))
+    return scale, beta - mean * scale
+
+
+CASES = [
+    (TensorProto.FLOAT, np.float32),
+    (TensorProto.DOUBLE, np.float32),
+    (TensorProto.FLOAT, np.float16),
+]
+
+
+@pytest.mark.parametrize(("cast_to", "w_type"), CASES)
+def test_rounding_of_a_sum_that_cancels_is_no_failure(cast_to: int, w_type: type) -> None:
+    judgement = judge(cancelling(cast_to, w_type))
+    assert any(site.folded for site in judgement.sites)
+    assert judgement.failures == []
+
+
+@pytest.mark.parametrize(("cast_to", "w_type"), CASES)
+def test_a_weight_that_is_off_by_more_than_rounding_is_one(
+    cast_to: int, w_type: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, fold = cancelling(cast_to, w_type), bnfold.fold
+
+    def wrong(model: onnx.ModelProto) -> bnfold.FoldResult:
+        result = fold(model)
+        for tensor in result.model.graph.initializer:
+            if tensor.name.startswith("w"):
+                array = numpy_helper.to_array(tensor).copy()
+                array[0] *= 1 + 500 * np.finfo(w_type).eps
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        return result
+
+    monkeypatch.setattr(bnfold, "fold", wrong)
+    assert any("is off by" in message for message in judge(case).failures)
