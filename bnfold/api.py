@@ -311,6 +311,14 @@ def bench(
     return _with_sizes(latency, *(files.nbytes(open_model(model).document) for model in (a, b)))
 
 
+def files_read(*models: Any) -> list[Path]:
+    """The files that models are in, with those of their weights; of what is no path, none. Raises ModelError."""
+    paths = [Path(model) for model in models if isinstance(model, str | os.PathLike)]
+    return [
+        file for path in paths for file in ((path,) if is_of_torch(path) else files.all_of(open_model(path).document))
+    ]
+
+
 def _called(model: Any, otherwise: str) -> str:
     return os.fspath(model) if isinstance(model, str | os.PathLike) else otherwise
 

@@ -185,6 +185,7 @@ def convert(
     from bnfold.report.progress import progress_bar
 
     options = check_options(**checks)
+    _spare_inputs(reports, source, weights=weights)
     try:
         with progress_bar(quiet=quiet) as progress:
             report = bnfold.convert(
@@ -240,6 +241,7 @@ def inspect(
     verbose: bool,
 ) -> None:
     """List where every BatchNorm of IN would fold, or why it stays. IN is what `convert` takes."""
+    _spare_inputs(reports, source, weights=weights)
     report = bnfold.inspect(
         source,
         only=only,
@@ -272,6 +274,7 @@ def verify(a: Path, b: Path, reports: tuple[Path, ...], quiet: bool, verbose: bo
     from bnfold.results import Comparison
 
     options = check_options(**checks)
+    _spare_inputs(reports, a, b)
     where = bnfold.environment()
     with progress_bar(quiet=quiet) as progress:
         verification = bnfold.verify(a, b, options=options, progress=progress)
@@ -296,11 +299,21 @@ def bench(
     from bnfold.results import Comparison
 
     options = check_options(**checks)
+    _spare_inputs(reports, a, b)
     where = bnfold.environment()
     with progress_bar(quiet=quiet) as progress:
         latency = bnfold.bench(a, b, memory=not no_memory, options=options, progress=progress)
     comparison = Comparison(bnfold.__version__, str(a), str(b), latency=latency, environment=where)
     _publish(comparison, reports, quiet, verbose)
+
+
+def _spare_inputs(reports: tuple[Path, ...], *models: Path, weights: Path | None = None) -> None:
+    """Raises OutputError for a report that would overwrite what the command reads."""
+    if any(path.exists() for path in reports):
+        from bnfold.api import files_read
+        from bnfold.report.write import refuse_reports_over
+
+        refuse_reports_over([*files_read(*models), *([weights] if weights else [])], reports)
 
 
 def _publish(result: Report | Comparison, reports: tuple[Path, ...], quiet: bool, verbose: bool) -> None:

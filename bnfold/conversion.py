@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 UNCHANGED = "the output is the input, byte for byte"
 PROGRAM_SUFFIX = ".pt2"
+SUFFIXES = (".onnx", PROGRAM_SUFFIX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,8 +279,7 @@ def prepare(source: Any, target: Target, hashed: bool) -> Task:
 
 def _refuse_data_file(document: Document, target: Path) -> None:
     """Raises OutputError for a target that is a data file of the source."""
-    for name in document.external if document.path is not None else ():
-        data = document.path.parent / name if document.path is not None else target
+    for data in files.all_of(document)[1:]:
         if data.resolve() == target.resolve():
             raise OutputError(f"{target}: this file holds weights of the input; choose another name")
 
@@ -310,6 +310,8 @@ def checked_target(source: Any, output: str | os.PathLike[str] | None, force: bo
             raise OutputError(f"{target}: the folder '{target.parent}' does not exist; make it first")
         if target.exists() and not target.is_file():
             raise OutputError(f"{target}: this is no regular file; name another one")
+        if target.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"{target}: the suffix says what to write: .onnx, or .pt2 for a program of PyTorch's")
         if os.path.lexists(target) and not force:
             same = path is not None and path.exists() and target.exists() and target.samefile(path)
             what = "this is the input" if same else "the file exists"

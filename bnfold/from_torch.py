@@ -70,13 +70,10 @@ def opened(
 def prepare(opened: Opened, target: Target, hashed: bool) -> Task:
     """The conversion of an opened model to what the target's suffix says; `hashed` asks for the checksum of its file.
 
-    Raises UsageError for another suffix, and for what the target does not take; ModelError if the export fails.
+    Raises UsageError for what the target does not take; ModelError if the export fails.
     """
-    suffix = target.path.suffix.lower()
-    if suffix not in (".onnx", PROGRAM_SUFFIX):
-        raise UsageError(f"{target.path}: the suffix says what to write: .onnx, or .pt2 for a program of PyTorch's")
     sha256 = files.sha256(opened.place.path) if hashed and opened.place.path is not None else None
-    job = ToProgram(opened, target) if suffix == PROGRAM_SUFFIX else ToOnnx(opened, target)
+    job = (ToProgram if target.path.suffix.lower() == PROGRAM_SUFFIX else ToOnnx)(opened, target)
 
     def describe() -> Source:
         return Source(opened.place.text, sha256() if sha256 else None, job.opset, job.ir_version)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+from saved import names, save
 
 import bnfold
 
@@ -75,6 +77,33 @@ def test_a_stdout_that_knows_ascii_only_is_no_error() -> None:
     done = process(["-c", PRINTS_MUCH], PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, "")
     assert "  bn7: backward into \\xe9\n" in done.stdout
+
+
+COMMANDS = {
+    "--help": 0,
+    "convert a.onnx -o b.onnx --no-bench": 0,
+    "convert a.onnx -o c.onnx --no-verify --bench-seconds 0.01 --report r.md": 0,
+    "inspect a.onnx": 0,
+    "verify a.onnx a.onnx": 0,
+    "bench a.onnx a.onnx --bench-seconds 0.01 --no-memory": 0,
+    "inspect missing.onnx": 2,
+    "nonsense": 2,
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX closes the streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_before_the_start_are_no_error(closed: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.onnx")
+    package = str(Path(bnfold.__file__).parents[1])
+    script = "\n".join(f'"{sys.executable}" -m bnfold {command} {closed}; echo $? >>codes' for command in COMMANDS)
+    environment = {**os.environ, "PYTHONPATH": package}
+    done = subprocess.run(script, shell=True, capture_output=True, text=True, cwd=tmp_path, check=True, env=environment)  # noqa: S602
+    assert [int(code) for code in (tmp_path / "codes").read_text().split()] == list(COMMANDS.values())
+    assert "Traceback" not in done.stdout + done.stderr
+    assert {"b.onnx", "c.onnx", "r.md"} <= names(tmp_path)
+    for name in ("a.onnx", "b.onnx", "c.onnx"):
+        onnx.checker.check_model(tmp_path / name)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such signal")

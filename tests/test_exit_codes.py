@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from graphs import weights
 from numpy.typing import NDArray
-from saved import NO_BATCH_NORM, TWO_BATCH_NORMS, names, save
+from saved import NO_BATCH_NORM, TWO_BATCH_NORMS, names, save, save_external
 
 import bnfold
 from bnfold import conversion
@@ -54,6 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder to work in, with a good model and bad ones, that must look the same in the end."""
     monkeypatch.chdir(tmp_path)
     good = save(tmp_path / "good.onnx").SerializeToString()
+    save_external(tmp_path / "json.onnx", location="w.md")
+    (tmp_path / "json.onnx").rename(tmp_path / "json.json")
     (tmp_path / "empty.onnx").touch()
     (tmp_path / "text.onnx").write_text("a model, in words\n" * 100)
     (tmp_path / "zip.onnx").write_bytes(b"PK\x03\x04 as torch.save writes it")
@@ -89,6 +91,22 @@ BAD_USES = {
     "convert good.onnx -o folder.onnx": "folder.onnx: this is a directory; name the file to write",
     "convert good.onnx -o no/out.onnx": "no/out.onnx: the folder 'no' does not exist; make it first",
     "convert good.onnx -o old.onnx/out.onnx": "old.onnx/out.onnx: the folder 'old.onnx' does not exist; make it first",
+    **{
+        f"convert good.onnx -o {name} --force": f"{name}: the suffix says what to write: .onnx, or .pt2 for a program "
+        "of PyTorch's"
+        for name in ("out", "out.pt", "out.onnx.data", "text.txt", ".onnx", "good.onnx.json")
+    },
+    "convert good.onnx -o out.pt2": "out.pt2: an ONNX model cannot be made a program of PyTorch's; write it as .onnx",
+    "convert good.onnx --report good.onnx": "--report good.onnx: the suffix '.onnx' names no report format; use .json, "
+    ".md or .html",
+    "convert good.onnx -o out.onnx --report out.onnx": "--report out.onnx: the suffix '.onnx' names no report format",
+    "convert good.onnx -o out.onnx --report out.onnx.data": "--report out.onnx.data: the suffix '.data' names no ",
+    **{
+        f"{command} --report {report}": f"--report {Path(report)}: this is a file that the command reads; name"
+        for command in ("convert json.json -o out.onnx", "inspect json.json", "verify good.onnx json.json")
+        for report in ("json.json", "./json.json", "w.md")
+    },
+    "bench good.onnx json.json --report w.md": "--report w.md: this is a file that the command reads",
     "convert good.onnx --providers abacus": "execution provider 'abacus' is not available here",
     "verify good.onnx good.onnx --providers abacus": "execution provider 'abacus' is not available here",
     "bench good.onnx good.onnx --providers cpu,abacus": "execution provider 'abacus' is not available here",

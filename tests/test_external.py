@@ -123,6 +123,31 @@ def test_a_copy_onto_the_source_leaves_its_data(source: Path) -> None:
     assert names(source.parent) == {"a.onnx", "a.onnx.data"}
 
 
+def test_data_that_an_unreadable_model_may_read_outlive_an_overwritten_one(source: Path) -> None:
+    save_external(source)
+    source.with_name("other.onnx").write_bytes(b"cut off")
+    convert(source, source, force=True)
+    assert names(source.parent) == {"a.onnx", data_file(source), "other.onnx", "a.onnx.data"}
+
+
+def test_a_copy_whose_data_another_run_has_removed_is_not_made(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that overwrites the source removes its old data, which the copy would share."""
+    save_external(source, NO_BATCH_NORM)
+    commit = staging.Staged.commit
+
+    def overtaken(staged: staging.Staged, **options: bool) -> None:
+        monkeypatch.undo()
+        convert(source, source, force=True, save_as_external_data=True)
+        commit(staged, **options)
+
+    monkeypatch.setattr(staging.Staged, "commit", overtaken)
+    with pytest.raises(
+        OutputError, match=r"b\.onnx: another run has removed its data file 'a\.onnx\.data'; run it again"
+    ):
+        convert(source, source.with_name("b.onnx"))
+    assert names(source.parent) == {"a.onnx", data_file(source)}
+
+
 def test_data_that_another_model_reads_outlive_an_overwritten_one(source: Path) -> None:
     save_external(source)
     shutil.copy(source, source.with_name("other.onnx"))

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -234,6 +235,30 @@ def test_two_runs_onto_one_target_leave_one_whole_pair(tmp_path: Path) -> None:
     left = names(tmp_path) - before - {"b.onnx"}
     assert len(left) == 1
     onnx.checker.check_model(tmp_path / "b.onnx", full_check=True)
+    folded_weight(tmp_path / "b.onnx")
+
+
+def test_of_two_runs_without_force_one_writes_a_whole_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.onnx")
+    both, commit, refused = threading.Barrier(2), staging.Staged.commit, list[str]()
+
+    def together(staged: staging.Staged, *, force: bool) -> None:
+        both.wait(60)
+        try:
+            commit(staged, force=force)
+        except OutputError as error:
+            refused.append(str(error))
+
+    monkeypatch.setattr(staging.Staged, "commit", together)
+    convert_it = partial(convert, tmp_path / "a.onnx", tmp_path / "b.onnx", save_as_external_data=True)
+    runs = [threading.Thread(target=convert_it) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+    assert len(refused) == 1
+    assert "b.onnx: a file of this name has appeared meanwhile" in refused[0]
+    assert names(tmp_path) == {"a.onnx", "b.onnx", "b.onnx.data"}
     folded_weight(tmp_path / "b.onnx")
 
 

@@ -19,7 +19,7 @@ PACKAGE = Path(bnfold.__file__).parent
 # Per room, the other rooms that it may import from. Read from the bottom: every line uses only lines below it.
 ROOMS = {
     "__main__": {"cli"},
-    "cli": {"__init__", "cli_options", "cli_signals", "report", "results", "errors"},
+    "cli": {"__init__", "api", "cli_options", "cli_signals", "report", "results", "errors"},
     "cli_options": {"report", "checks", "errors"},
     "cli_signals": set(),
     "__init__": {"api", "checks", "results", "errors", "version"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,6 +39,14 @@ def check_report_paths(paths: Iterable[Path]) -> None:
             raise OutputError(f"--report {path}: cannot write in {path.parent}: {error.strerror}") from error
 
 
+def refuse_reports_over(files: Collection[Path], reports: Iterable[Path]) -> None:
+    """Raises OutputError for a report that would take the place of one of these files."""
+    for path in reports:
+        for file in files:
+            if path.exists() and file.exists() and path.samefile(file):
+                raise OutputError(f"--report {path}: this is a file that the command reads; name another one")
+
+
 def write_report(path: Path, result: Report | Comparison) -> None:
     """Write `result` to `path` in the format of its suffix; a reader sees the old file or the new one.
 
@@ -52,9 +60,10 @@ def write_report(path: Path, result: Report | Comparison) -> None:
     else:
         from bnfold.report.as_markdown import dumps
     # Beside the target, so that the rename stays on one file system; opened plainly, so that the umask applies.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".bnfold-{os.urandom(6).hex()}")
     try:
-        temporary.write_bytes(dumps(result).encode("utf-8", "backslashreplace"))
+        with temporary.open("xb") as file:
+            file.write(dumps(result).encode("utf-8", "backslashreplace"))
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"--report {path}: cannot be written: {error.strerror}") from error

@@ -108,9 +108,13 @@ def sha256(path: Path) -> Callable[[], str]:
     return wait
 
 
+def all_of(document: Document) -> tuple[Path, ...]:
+    """A document's file, then its data files; none for a model in memory."""
+    if document.path is None:
+        return ()
+    return document.path, *(document.path.parent / name for name in document.external)
+
+
 def nbytes(document: Document) -> int | None:
     """The size of a document's file and data files; None for a model in memory."""
-    if document.path is None:
-        return None
-    files = (document.path, *(document.path.parent / name for name in document.external))
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in all_of(document)) if document.path is not None else None

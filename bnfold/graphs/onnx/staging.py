@@ -7,7 +7,7 @@ moment, or a machine that loses power, leaves the old file or the new one.
 Decisions:
 - A model and its data cannot take their names in one step. So the data get a file name of their own where the usual
   one is taken: the old pair stays whole until the new model takes over, and the old data go after that, unless another
-  model in the folder reads them.
+  model in the folder reads them, or may: one that cannot be read.
 - Data files are named after the target. The names that a model gives to its data are somebody else's words: they are
   read, and never written to.
 - Names are taken under a lock on the folder, since two runs may write to one target. Without `force` the target takes
@@ -25,7 +25,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,9 @@ class Staged:
         home, moved = self.target.parent, None
         with _in_one_line(self.target), _locked(home):
             stale = _own_data_files(self.target)
+            for name in self.shared:
+                if not (home / name).is_file():
+                    raise OutputError(f"{self.target}: another run has removed its data file '{name}'; run it again")
             try:
                 if self.data is not None:
                     self._rename_data()
@@ -205,17 +208,18 @@ def _own_data_files(target: Path) -> set[str]:
     scheme = re.compile(re.escape(target.name) + r"(\.[0-9a-f]{8})?\.data")
     own = {name for name in _data_files(target) if scheme.fullmatch(name)}
     if own:
-        for other in target.parent.glob("*.onnx"):
-            if other.name != target.name:
-                own.difference_update(_data_files(other))
+        for other in target.parent.iterdir():
+            if other.suffix.lower() == ".onnx" and other.name != target.name and other.is_file():
+                own.difference_update(_data_files(other, otherwise=own))
     return own
 
 
-def _data_files(path: Path) -> tuple[str, ...]:
+def _data_files(path: Path, otherwise: Iterable[str] = ()) -> tuple[str, ...]:
+    """The data files that a model reads; `otherwise` for one that cannot be read."""
     try:
         return files.load(path).external
     except ModelError:
-        return ()
+        return tuple(otherwise)
 
 
 def _take_name(model: Path, target: Path, force: bool) -> None:
