@@ -155,3 +155,62 @@ def test_a_batch_norm_merges_into_another_one_though_a_table_above_that_could_ta
     feed = {"x": np.random.default_rng(0).standard_normal((2, 2, 3, 4))}
     assert_close(reference(model)(feed), reference(result.model)(feed), rtol=1e-9)
     assert canonical(bnfold.fold(result.model).model) == canonical(result.model)
+
+
+# 49 * (1 / 49) is 1 - 2^-53, and 1 - 1 / 49 * 49 is 2^-53. As near to 1/3 as float32 comes, three times it is 1 + 3e-8.
+PRIMES = {"c": [49.0, 3.0, 7.0], "d": 1.0, "i": [1 / 49, 1 / 3, 1 / 7]}
+STORED = {
+    "a factor and its quotient": ("a = Mul(s, c) z = Div(a, c)", "float", []),
+    "a quotient and its factor": ("a = Div(s, c) z = Mul(c, a)", "float", []),
+    "around an operator that passes factors": ("a = Mul(s, c) r = Relu(a) z = Div(r, c)", "float", ["Relu"]),
+    "next to an addend": ("a = Mul(s, c) b = Div(a, c) z = Add(b, d)", "float", ["Add"]),
+    "next to a sign": ("a = Mul(s, c) b = Div(a, c) z = Neg(b)", "float", ["Mul"]),
+    "a normalisation and its inverse, where 2^-53 is 0": (
+        "a = Sub(s, d) b = Div(a, c) e = Mul(b, c) z = Add(e, d)",
+        "float16",
+        [],
+    ),
+    "a normalisation and its inverse, where it is not": (
+        "a = Sub(s, d) b = Div(a, c) e = Mul(b, c) z = Add(e, d)",
+        "float",
+        ["Sub"],
+    ),
+    "in float64 the factor is as it is": ("a = Mul(s, c) z = Div(a, c)", "double", ["Mul"]),
+    "a product that float32 takes for 1": ("a = Mul(s, c) z = Mul(a, i)", "float", ["Mul", "Mul"]),
+    "the same, around an operator": ("a = Mul(s, c) r = Relu(a) z = Mul(r, i)", "float", ["Mul", "Relu", "Mul"]),
+}
+
+
+@pytest.mark.parametrize(("text", "dtype", "left"), STORED.values(), ids=STORED)
+def test_a_chain_is_what_it_is_once_it_is_stored(text: str, dtype: str, left: list[str]) -> None:
+    model = parse(
+        f"(T[N,3] x) => (T[N,3] y) <T[3] c, T[3] d, T[3] i> {{ s = Sigmoid(x) {text} y = Sigmoid(z) }}",
+        dtype,
+        values=PRIMES,
+    )
+    result = bnfold.fold(model)
+    assert op_types(result.model) == ["Sigmoid", *left, "Sigmoid"]
+    assert canonical(bnfold.fold(result.model).model) == canonical(result.model)
+    assert_equivalent(model, result.model, reference, rtol=1e-2 if dtype == "float16" else 1e-6)
+
+
+def test_in_pytorch_too_a_chain_is_what_it_is_once_it_is_stored() -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c, self.i = (torch.nn.Parameter(torch.tensor(PRIMES[name])) for name in "ci")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            whole = x.sigmoid() * self.c / self.c
+            return (whole.sin() * self.c * self.i).sigmoid()
+
+    x = torch.rand(2, 3)
+    program = torch.export.export(Network(), (x,))
+    first = bnfold.fold(program).model
+    again = bnfold.fold(first)
+    called = [[node.name for node in one.graph.nodes if node.op == "call_function"] for one in (first, again.model)]
+    assert called == [["sigmoid", "sin", "mul_1", "mul_2", "sigmoid_1"]] * 2
+    assert [site.status for site in again.sites] == ["kept"]
+    torch.testing.assert_close(first.module()(x), program.module()(x))

@@ -60,6 +60,9 @@ class Graph(Protocol):
     def undroppable(self, drops: Sequence[Drop]) -> Node | None:
         """Of these drops, carried out together, one that would leave an output of a graph without a maker."""
 
+    def stored(self, array: Array, node: Node, like: int) -> Array:
+        """An array rounded to the type of the node's input at position `like`."""
+
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
         """Why an array cannot be held in the type of the node's input at position `like`, if it cannot."""
 

@@ -25,6 +25,7 @@ from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import MOST_ADDED_BYTES, Append, Drop, Edit, Node, Plan, Rewrite, Step, Supply, Value
 from bnfold.algebra.graph import Graph, Site
 from bnfold.algebra.rules import backward, forward
+from bnfold.algebra.storing import composed
 from bnfold.results import Direction
 
 MOST_STEPS = 2000
@@ -92,7 +93,7 @@ def plan_backward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
 
     A site that changes nothing goes into the operator right above it.
     """
-    found = _Search(graph, trace).pull_site(site, site_affine(graph, site))
+    found = _Search(graph, trace).pull_site(site, composed(graph, site.nodes))
     if isinstance(found, Refusal):
         return found
     found = found.whole()
@@ -105,13 +106,13 @@ def plan_backward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
 
 def plan_forward(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the site into what stands below it."""
-    affine = site_affine(graph, site)
+    affine = composed(graph, site.nodes)
     return _pushed(graph, site, affine, trace, lambda found: _plan(graph, found, "forward"))
 
 
 def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     """Fold the scale upward and the shift downward: `s x + t` is a shift by t after a scaling by s."""
-    affine = site_affine(graph, site)
+    affine = composed(graph, site.nodes)
     trace.nodes.update(site.nodes)
     if not affine.has_scale or not affine.has_shift:
         return Refusal("not-equivariant", "there is nothing to split")
@@ -129,7 +130,7 @@ def plan_split(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
 
 def plan_merge(graph: Graph, site: Site, trace: Trace, others: Container[Node]) -> Plan | Refusal:
     """Fold the site into one of these other affine operators, above it or below: for those with nowhere else to go."""
-    affine = site_affine(graph, site)
+    affine = composed(graph, site.nodes)
     up = _Search(graph, trace, merging=others).pull_site(site, affine)
     found = _Search(graph, trace, merging=others).push_site(site, affine) if isinstance(up, Refusal) else up
     if isinstance(found, Refusal):
@@ -151,16 +152,6 @@ def _pushed(
         return made
     other = attempt(early=True)
     return other if isinstance(other, Plan) else made
-
-
-def site_affine(graph: Graph, site: Site) -> Affine:
-    """The composition of the site's nodes."""
-    kinds = [graph.kind(node) for node in site.nodes]
-    affines = [kind.affine for kind in kinds if isinstance(kind, ops.ConstAffine)]
-    whole = affines[0]
-    for affine in affines[1:]:
-        whole = affine.after(whole)
-    return whole
 
 
 def _plan(graph: Graph, found: _Found, direction: Direction) -> Plan | Refusal:

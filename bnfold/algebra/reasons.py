@@ -63,6 +63,9 @@ REASONS: dict[str, Reason] = {
         "The folded weights pass the largest number of their type (65504 for float16).",
         "Convert the model to float16 after folding, not before.",
     ),
+    "below-precision": Reason(
+        "What a folded constant says would be lost in its type: a factor of 1 + 3e-8 is 1 in float32.",
+    ),
     "dynamic-shape": Reason(
         "Where the channels go depends on sizes that are known only at run time.",
         "Export with fixed sizes, or with fewer symbolic ones.",

@@ -24,6 +24,7 @@ from bnfold.algebra.edits import Drop, Node, Plan, Rewrite
 from bnfold.algebra.graph import Graph, Site
 from bnfold.algebra.ops import ConstAffine
 from bnfold.algebra.plan import Trace
+from bnfold.algebra.storing import composed
 
 Kept = dict[int, Array]  # place in the chain -> the new constant of the node there
 
@@ -36,7 +37,7 @@ def plan_reduction(graph: Graph, site: Site, trace: Trace) -> Plan | Refusal:
     if len(links) < len(site.nodes) or not _is_unbroken(graph, site.nodes, links):
         return refusal
     largest = max(max(link.affine.scale.size, link.affine.shift.size) for link in links)
-    for kept in sorted(_candidates(links), key=len):
+    for kept in sorted(_candidates(graph, site.nodes, links), key=len):
         fits = all(constant.size <= largest and np.isfinite(constant).all() for constant in kept.values())
         if len(kept) < len(links) and fits:
             plan = _plan(graph, site.nodes, links, kept)
@@ -54,9 +55,9 @@ def _is_unbroken(graph: Graph, nodes: tuple[Node, ...], links: list[ConstAffine]
     return True
 
 
-def _candidates(links: list[ConstAffine]) -> Iterator[Kept]:
+def _candidates(graph: Graph, nodes: tuple[Node, ...], links: list[ConstAffine]) -> Iterator[Kept]:
     """The ways to compute the map of the whole chain by one of its nodes, or by two of them."""
-    whole = _composed(links)
+    whole = composed(graph, nodes)
     factors = [at for at, link in enumerate(links) if link.absorber.scale is not None and link.absorber.shift is None]
     addends = [at for at, link in enumerate(links) if link.absorber.shift is not None and link.absorber.scale is None]
     if not whole.has_shift:
@@ -65,7 +66,7 @@ def _candidates(links: list[ConstAffine]) -> Iterator[Kept]:
         sign, own = links[at].absorber.sign, links[at].affine.scale
         if bool((whole.scale == own).all()):
             yield {at: sign * whole.shift}
-    before = _composed(links[: addends[-1] + 1]) if addends else whole
+    before = composed(graph, nodes[: addends[-1] + 1]) if addends else whole
     for m, d in sorted(product(factors, addends), key=lambda pair: pair[0] > pair[1]):
         sign, own = links[d].absorber.sign, links[d].affine.scale
         factor = _factor(links[m], own * whole.scale)
@@ -73,13 +74,6 @@ def _candidates(links: list[ConstAffine]) -> Iterator[Kept]:
             yield {m: factor, d: sign * whole.shift}
         elif bool(before.scale.all()):
             yield {m: factor, d: sign * own * before.shift / before.scale}
-
-
-def _composed(links: list[ConstAffine]) -> Affine:
-    whole = links[0].affine
-    for link in links[1:]:
-        whole = link.affine.after(whole)
-    return whole
 
 
 def _factor(link: ConstAffine, factor: Array) -> Array:

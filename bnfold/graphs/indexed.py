@@ -11,6 +11,7 @@ from bnfold.algebra.axes import Shape
 from bnfold.algebra.edits import Node, Value
 from bnfold.graphs import kinds
 from bnfold.graphs.chains import scales
+from bnfold.graphs.rounding import settled
 
 Held = TypeVar("Held")
 
@@ -111,7 +112,7 @@ class ConstantFacts(Generic[Held]):
             if known is None:
                 why = self.why_not(input_at(node, position), "dynamic-parameters")
                 return ops.Opaque(why.reason, f"its {name} is no constant: {why.detail}")
-            found[name] = known.float64().reshape(-1)
+            found[name] = settled(known).reshape(-1)
         return found
 
     def product(self, node: Node) -> ops.Kind:

@@ -1,15 +1,43 @@
-"""Whether a folded constant can be held in its own type."""
+"""Whether a folded constant can be held in its own type, and what it says there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.algebra.affine import Affine, Array, Refusal
+from bnfold.algebra.storing import as_read, says_less
+
+
+class Folded(Protocol):
+    """A constant and the affine that folds have put on it: before these, after them, and after them as it is stored."""
+
+    affine: Affine | None
+
+    def plain64(self) -> Array: ...
+
+    def float64(self) -> Array: ...
+
+    def stored64(self) -> Array: ...
+
+
+def settled(known: Folded) -> Array:
+    """A constant of an affine operator in float64, as `algebra.storing` takes it."""
+    if known.affine is None:
+        return known.float64()
+    return as_read(known.float64(), known.stored64(), known.plain64(), known.affine)
+
+
+def lost(known: Folded) -> Refusal | None:
+    """Why an affine operator that stays cannot have this constant: in its type it would be another one."""
+    if not says_less(known.stored64(), settled(known)):
+        return None
+    detail = "what the folded constant says is lost when it is rounded to its type"
+    return Refusal("below-precision", detail)
 
 
 def unfit(

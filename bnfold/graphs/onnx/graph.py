@@ -29,7 +29,7 @@ from bnfold.graphs.onnx.known import Known
 from bnfold.graphs.onnx.revealed import Revealed
 from bnfold.graphs.onnx.settled import settle_again, settled
 from bnfold.graphs.onnx.sites import find_sites
-from bnfold.graphs.rounding import norm
+from bnfold.graphs.rounding import lost, norm
 
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
 
@@ -81,7 +81,7 @@ class OnnxGraph(IndexedGraph):
         if known is None or value is None or not known.is_floating:
             return Refusal("computed-weight", "a constant to fold into is of a type that is not understood")
         after = known.then(affine)
-        refusal = after.refusal()
+        refusal = after.refusal() or (lost(after) if isinstance(self.kind(node), ops.ConstAffine) else None)
         if refusal:
             return refusal
         if len(value.readers) > 1 or value.is_output:
@@ -109,6 +109,10 @@ class OnnxGraph(IndexedGraph):
         """Whether the maker of a value can make what the node makes instead."""
         can_make = source.producer is not None and not source.is_output and source.scope is node.scope
         return can_make and _is_read_by(node, source)
+
+    def stored(self, array: Array, node: Node, like: int) -> Array:
+        known = self.constants.known(node.inputs[like])
+        return array if known is None else _made(array, known, "").stored64()
 
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
         known = self.constants.known(node.inputs[like])

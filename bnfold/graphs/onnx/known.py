@@ -34,7 +34,8 @@ def _limit(elem_type: int) -> float:
 class Known:
     """A constant: its element type, shape, a way to read it, and the affine that folds have put on it since.
 
-    `array` has the constant's own element type; `float64` and `rounded` are `affine(array)`, the latter rounded once.
+    `array` has the constant's own element type. `float64` and `rounded` are `affine(array)`, the latter rounded once;
+    `plain64` and `stored64` are `array` and `rounded` in float64.
     `plain` is the constant as it was before the first fold.
     """
 
@@ -69,9 +70,14 @@ class Known:
     def nbytes(self) -> int:
         return math.prod(self.folded_shape) * self.dtype.itemsize
 
+    def plain64(self) -> Array:
+        return np.asarray(self.read(), np.float64)
+
     def float64(self) -> Array:
-        array = np.asarray(self.read(), np.float64)
-        return array if self.affine is None else self.affine(array)
+        return self.plain64() if self.affine is None else self.affine(self.plain64())
+
+    def stored64(self) -> Array:
+        return self.rounded().astype(np.float64)
 
     def rounded(self) -> NDArray[Any]:
         """`affine(array)` in the constant's type: computed in float64, rounded once."""
@@ -105,7 +111,7 @@ class Known:
         return _limit(self.elem_type)
 
     def _is_finite(self) -> bool:
-        return bool(np.isfinite(self.rounded().astype(np.float64)).all())
+        return bool(np.isfinite(self.stored64()).all())
 
     @property
     def extent(self) -> float:

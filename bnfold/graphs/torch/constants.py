@@ -30,9 +30,10 @@ _QUANTIZED = ("quantized", "quantized_decomposed", "torchao")
 class Known:
     """A constant: its name, type and shape, a way to read it, and the affine that folds have put on it since.
 
-    `read` gives the tensor before any fold; `float64` and `rounded` are `affine(tensor)`, the latter in the constant's
-    type, computed in float64. A Python number has the type of what it meets (`dtype`), not one of its own. `like` is
-    the tensor whose device, memory format and `requires_grad` a folded one takes over.
+    `read` gives the tensor before any fold. `float64` and `rounded` are `affine(tensor)`, the latter in the constant's
+    type, computed in float64; `plain64` and `stored64` are the tensor and `rounded` in float64. A Python number has the
+    type of what it meets (`dtype`), not one of its own. `like` is the tensor whose device, memory format and
+    `requires_grad` a folded one takes over.
     """
 
     name: str
@@ -57,9 +58,16 @@ class Known:
     def nbytes(self) -> int:
         return math.prod(self.folded_shape) * self.dtype.itemsize
 
-    def float64(self) -> Array:
+    def plain64(self) -> Array:
         array: Array = self.read().detach().to("cpu", torch.float64).numpy()
-        return array if self.affine is None else self.affine(array)
+        return array
+
+    def float64(self) -> Array:
+        return self.plain64() if self.affine is None else self.affine(self.plain64())
+
+    def stored64(self) -> Array:
+        array: Array = self.rounded().to(torch.float64).numpy()
+        return array
 
     def rounded(self) -> torch.Tensor:
         """The folded constant in its own type, on the CPU."""
@@ -149,7 +157,8 @@ def _on_cpu(*tensors: torch.Tensor) -> bool:
 
 def made(array: Array, like: Known, name: str) -> Known:
     """A constant with these values in the type of another."""
-    return Known(name, like.dtype, array.shape, lambda: torch.tensor(array), like.like)
+    zeros, ones = np.zeros(array.shape), np.ones((1,) * array.ndim)
+    return Known(name, like.dtype, array.shape, lambda: torch.from_numpy(zeros), like.like, Affine(ones, array))
 
 
 class Constants:

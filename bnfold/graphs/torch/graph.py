@@ -18,6 +18,7 @@ from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
 from bnfold.algebra.graph import Site
 from bnfold.graphs.chains import chain_name
 from bnfold.graphs.indexed import IndexedGraph
+from bnfold.graphs.rounding import lost
 from bnfold.graphs.torch.constants import Constants, Known, made
 from bnfold.graphs.torch.index import Index, Node, Slot, Value, link
 from bnfold.graphs.torch.kinds import BATCH_NORMS, translate
@@ -125,10 +126,15 @@ class TorchGraph(IndexedGraph):
             return Refusal("computed-weight", "a constant to fold into is of a type that is not understood")
         after = known.then(affine)
         kept = len(value.readers) > 1 or value.is_output
-        return after.refusal() or (after.nbytes if kept else max(0, after.nbytes - known.nbytes))
+        refusal = after.refusal() or (lost(after) if isinstance(self.kind(node), ops.ConstAffine) else None)
+        return refusal or (after.nbytes if kept else max(0, after.nbytes - known.nbytes))
 
     def undroppable(self, drops: Sequence[Drop]) -> Node | None:
         return None
+
+    def stored(self, array: Array, node: Node, like: int) -> Array:
+        known = self.constants.known(node.inputs[like])
+        return array if known is None else made(array, known, "").stored64()
 
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
         known = self.constants.known(node.inputs[like])

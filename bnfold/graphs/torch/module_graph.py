@@ -17,6 +17,7 @@ from torch import nn
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.graph import Site
+from bnfold.algebra.storing import composed
 from bnfold.graphs.torch.calls import Calls
 from bnfold.graphs.torch.graph import LAID_OUT, TorchGraph
 from bnfold.graphs.torch.index import Index, Node, Value, link, watch
@@ -120,12 +121,12 @@ class ModuleGraph(TorchGraph):
             self.units[unit.nodes[0]] = unit
             return unit.nodes[0]
         first, last = unit.nodes[0], unit.nodes[-1]
-        whole, factors = Affine.identity(0), 1
-        for at, node in enumerate(unit.nodes):
+        whole, factors = composed(self, unit.nodes), 1
+        for node in unit.nodes:
             kind = self.kind(node)
             if not isinstance(kind, ops.ConstAffine):
                 raise TypeError(f"a chain holds a {type(kind).__name__}")
-            whole, factors = kind.affine.after(whole) if at else kind.affine, max(factors, kind.factors)
+            factors = max(factors, kind.factors)
         head = self.kind(first)
         source = first.inputs[head.data] if isinstance(head, ops.ConstAffine) else None
         united = Node("affine", last.name, source=last.source, inputs=[None], outputs=list(last.outputs))

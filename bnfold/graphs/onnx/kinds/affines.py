@@ -15,6 +15,7 @@ from bnfold.graphs.indexed import alone, no_rank
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
 from bnfold.graphs.onnx.known import Known
+from bnfold.graphs.rounding import settled
 
 
 def _batch_norm(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -83,7 +84,7 @@ def _affine(op: str, constants: Sequence[Known | None], shapes: Sequence[Shape |
             continue
         if op == "Div" and position == 0:
             return Opaque("not-equivariant", "a constant divided by the value is no affine map of it")
-        return kinds.by_constant(op.lower(), position, constant.float64(), len(x))
+        return kinds.by_constant(op.lower(), position, settled(constant), len(x))
     return None
 
 

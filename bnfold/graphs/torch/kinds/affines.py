@@ -7,6 +7,7 @@ from bnfold.algebra.affine import Affine
 from bnfold.algebra.ops import Absorber, ConstAffine, Gate, Opaque, Sum
 from bnfold.graphs import kinds
 from bnfold.graphs.indexed import alone, input_at, no_rank
+from bnfold.graphs.rounding import settled
 from bnfold.graphs.torch.index import Node
 from bnfold.graphs.torch.kinds.facts import Arguments, Facts, same_type
 
@@ -70,7 +71,7 @@ def _binary(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
         place = 1 - position if node.op == "rsub" else position
         if op == "div" and position == 0:
             return Opaque("not-equivariant", "a constant divided by the value is no affine map of it")
-        kind = kinds.by_constant(op, place, constant.float64(), len(x))
+        kind = kinds.by_constant(op, place, settled(constant), len(x))
         return kind if place == position else _exchanged(kind)
     y_shape = kinds.broadcast(a, b)
     if op in ("add", "sub"):
