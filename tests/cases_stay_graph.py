@@ -40,6 +40,12 @@ SEEN = [
         "graph-output",
         "t",
     ),
+    Kept(
+        "a constant that an operator makes, handed out",
+        "(T[N,4] x) => (T[1,4] y, T[N,4] z) <double[1,4] c, bn[4]> { v = CastLike(c, x) y = BN(v) z = Relu(x) }",
+        "graph-output",
+        "y",
+    ),
     Kept("BN between input and output", "(T[N,4] x) => (T[N,4] y) <bn[4]> { y = BN(x) }", "graph-input", "x"),
     Kept(
         "an input between BN and input is read by another operator",

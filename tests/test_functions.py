@@ -154,3 +154,30 @@ def test_two_functions_of_one_name_are_refused() -> None:
     model.functions.append(model.functions[0])
     with pytest.raises(ModelError, match="two functions are named 'F0'"):
         bnfold.fold(model)
+
+
+def test_a_function_whose_body_hands_out_one_value_twice_stays() -> None:
+    """onnx's inliner gives such a value two names."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    info, kind = helper.make_tensor_value_info, TensorProto.FLOAT
+    branches = [
+        helper.make_graph([helper.make_node(op, ["m"], ["b"])], "branch", [], [info("b", kind, None)] * 2)
+        for op in ("Relu", "Neg")
+    ]
+    nodes = [
+        *(constant("w", 3, 3), constant("scale", 3), ones("ones", 3), helper.make_node("MatMul", ["x", "w"], ["m"])),
+        helper.make_node("If", ["k"], ["p", "q"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("BatchNormalization", ["q", "scale", "scale", "scale", "ones"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("F", ["x", "k"], ["y"], domain="local")],
+        "g",
+        [info("x", kind, [5, 3]), info("k", TensorProto.BOOL, [])],
+        [info("y", kind, [5, 3])],
+    )
+    function = helper.make_function("local", "F", ["x", "k"], ["y"], nodes, opsets)
+    model = helper.make_model(graph, ir_version=8, opset_imports=opsets, functions=[function])
+    onnx.checker.check_model(model)
+    result = bnfold.fold(model)
+    assert [site.status for site in result.sites] == ["kept"]
+    assert result.model == model

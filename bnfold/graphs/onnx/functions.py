@@ -82,7 +82,14 @@ def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def inlined(document: Document) -> Document | None:
-    """A document without model-local functions; None where onnx cannot write them out."""
+    """A document without model-local functions; None where onnx cannot write them out.
+
+    It renames what a body hands out, once for every time that the body does so.
+    """
+    nodes = _all_nodes(chain.from_iterable(function.node for function in document.model.functions))
+    handed_out = ([info.name for info in body.output] for node in nodes for body in graphs_of(node))
+    if any(len(set(names)) < len(names) for names in handed_out):
+        return None
     try:
         model: onnx.ModelProto = onnx.inliner.inline_local_functions(_with_defaults(document.model))
     except (RuntimeError, ValueError):

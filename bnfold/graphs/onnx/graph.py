@@ -101,7 +101,9 @@ class OnnxGraph(IndexedGraph):
                 if source.scope is not target.scope or source.is_output or not _is_read_by(node, source):
                     return node
                 node, source = made[source].node, made[source].node.inputs[made[source].data]
-            if source is None or source.scope is not target.scope or not self._merges_upward(node, source):
+            if source is None or self.is_constant(source):  # which a plan replaces by one without a maker
+                return node
+            if source.scope is not target.scope or not self._merges_upward(node, source):
                 return node
         return None
 
