@@ -157,7 +157,7 @@ def test_two_functions_of_one_name_are_refused() -> None:
 
 
 def test_a_function_whose_body_hands_out_one_value_twice_stays() -> None:
-    """onnx's inliner gives such a value two names."""
+    """The inliner of onnx gives such a value two names."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
     info, kind = helper.make_tensor_value_info, TensorProto.FLOAT
     branches = [
