@@ -15,7 +15,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from generators.verdict import Verdict
 
-KINDS = {"graphs": "generators.graphs"}
+KINDS = {"graphs": "generators.graphs", "grown": "generators.grown.judging"}
 MOST_CASES = 200  # of one process, so that what libraries keep of old cases does not fill the memory
 
 
