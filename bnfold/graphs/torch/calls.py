@@ -47,13 +47,17 @@ class Calls:
 
 @contextmanager
 def recorded(layers: Mapping[str, nn.Module]) -> Iterator[Calls]:
-    """Record the calls of these modules, under their paths, while the context lasts."""
+    """Record the calls of these modules, under their paths, while the context lasts.
+
+    Calls in branches and bodies of control flow, which TorchDynamo traces, are not recorded: it allows no side effects.
+    """
     calls = Calls()
     handles = []
     for path, layer in layers.items():
 
         def record(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
-            calls.add(path, Call(len(args), tuple(kwargs), isinstance(result, torch.Tensor)))
+            if not torch.compiler.is_dynamo_compiling():
+                calls.add(path, Call(len(args), tuple(kwargs), isinstance(result, torch.Tensor)))
 
         handles.append(layer.register_forward_hook(record, with_kwargs=True))
     try:

@@ -23,6 +23,8 @@ MOST_ELEMENTS = 2**24
 _PIECE = 2**15
 _BUFFER = 512
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+# The types of floating point numbers that PyTorch calculates with; it has others that it only stores.
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _QUANTIZED = ("quantized", "quantized_decomposed", "torchao")
 
 
@@ -46,7 +48,7 @@ class Known:
 
     @property
     def is_floating(self) -> bool:
-        return self.dtype.is_floating_point
+        return self.dtype in _FLOATING
 
     @property
     def folded_shape(self) -> tuple[int, ...]:
@@ -183,6 +185,8 @@ class Constants:
         self._cache[value] = known
 
     def _resolve(self, value: Value) -> Known | Refusal:
+        if value.changes:
+            return Refusal("computed-weight", f"the memory of '{value.name}' may be written to in place")
         if value.number is not None:
             number, dtype, device = value.number, *_met(value)
             like = torch.empty((), dtype=dtype, device=device)

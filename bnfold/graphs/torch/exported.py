@@ -20,13 +20,15 @@ from bnfold.graphs.torch.layout import Layout
 from bnfold.graphs.torch.reading import index_program, is_plain
 from bnfold.graphs.torch.untrusted import check_program
 
+_ASSERTION = torch.ops.aten._assert_tensor_metadata.default
+
 
 def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
     """Fold every site of a program that the options choose; the program that is given is not changed.
 
     PyTorch itself first makes operators that write in place functional, and writes out regions under `no_grad` or
     `autocast`. Dynamic shapes stay; so do the names of all parameters that stay. A program in which nothing folds is
-    handed back as it is.
+    handed back as it is. As the program is for the way that the code took when it was traced, so is the fold.
 
     Raises ModelError if PyTorch cannot make the program functional.
     """
@@ -34,10 +36,7 @@ def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
         program = evaluated(program)
     given = program
     if not is_plain(program):
-        traced = program
-        program = attempt(
-            "run_decompositions({}) cannot make the program functional", lambda: traced.run_decompositions({})
-        )
+        program = _functional(program)
 
     def graph_of(unfit: set[str]) -> TorchGraph:
         return TorchGraph(index_program(program), state_of(program), unfit)
@@ -48,6 +47,27 @@ def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
     with quietly():
         folded = emit(run.graph, program, run.layout)
     return Folded(folded, run.sites, run.graph.before, run.graph.count())
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program without operators that write in place, by PyTorch, which leaves out what nobody reads.
+
+    So that a BatchNorm that nobody reads stays, and has its place in the account, an assertion looks at every one.
+    """
+    looked_at = emit(TorchGraph(Index(), {}), program, Layout())
+    for node in looked_at.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default):
+        with looked_at.graph.inserting_after(node):
+            assertion = looked_at.graph.call_function(_ASSERTION, (node,))
+        assertion.meta.update({**node.meta, "val": None})
+    looked_at.graph_module.recompile()
+    functional: ExportedProgram = attempt(
+        "run_decompositions({}) cannot make the program functional", lambda: looked_at.run_decompositions({})
+    )
+    for node in list(functional.graph.nodes):
+        if node.target is _ASSERTION and len(node.args) == 1 and not node.kwargs:
+            functional.graph.erase_node(node)
+    functional.graph_module.recompile()
+    return functional
 
 
 def evaluated(program: ExportedProgram) -> ExportedProgram:

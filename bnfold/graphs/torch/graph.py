@@ -17,13 +17,13 @@ from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.edits import Append, Drop, Plan, Rewrite, Supply
 from bnfold.algebra.graph import Site
 from bnfold.graphs.chains import chain_name
-from bnfold.graphs.indexed import IndexedGraph
+from bnfold.graphs.indexed import IndexedGraph, input_at
 from bnfold.graphs.rounding import lost
 from bnfold.graphs.torch.constants import Constants, Known, made
 from bnfold.graphs.torch.index import Index, Node, Slot, Value, link
 from bnfold.graphs.torch.kinds import BATCH_NORMS, translate
 from bnfold.graphs.torch.kinds.facts import Facts
-from bnfold.graphs.torch.sites import find_sites
+from bnfold.graphs.torch.sites import find_sites, told_apart
 from bnfold.results import Counts
 
 _PRODUCTS = ("linear", "addmm", "mm", "bmm", "matmul", "mv")
@@ -64,7 +64,7 @@ class TorchGraph(IndexedGraph):
 
     def _complete(self, node: Node) -> None:
         """Give a BatchNorm without gamma and beta those that it has in effect, so that it can absorb another."""
-        var = self.facts.floating(node.inputs[4])
+        var = self.facts.floating(input_at(node, 4))
         for position, number in ((1, 1.0), (2, 0.0)):
             if var is not None and node.inputs[position] is None:
                 value = Value(f"{node.name}.{node.slots[position].argument}")
@@ -92,7 +92,7 @@ class TorchGraph(IndexedGraph):
         return [self.refused(site, "unsupported", LAID_OUT) if self.is_unfit(site) else site for site in sites]
 
     def found_sites(self) -> list[Site]:
-        return list(find_sites(self, self.index.nodes, self.facts, self._chain_name))
+        return told_apart(find_sites(self, self.index.nodes, self.facts, self._chain_name))
 
     def _chain_name(self, chain: Sequence[Node]) -> str:
         """The path of the module whose call a chain is; else the names of its ends."""

@@ -17,6 +17,7 @@ _LOOKERS = {
     *((name, 1) for name in ("expand_as", "view_as", "reshape_as", "type_as")),
 }
 WATCHER = "watcher"
+NESTED = "nested"
 
 
 @dataclass(eq=False)
@@ -24,7 +25,8 @@ class Value:
     """A tensor in the graph. `target` is the name of the parameter, buffer or constant that it is.
 
     `tensor` is a fake one, which has a shape and a type; None for a symbolic integer and for constants that are made
-    here. `number` is a Python number that stands where a tensor could. `storage` tells memory apart.
+    here. `number` is a Python number that stands where a tensor could. `storage` tells memory apart. `changes` says
+    that its memory is written to while it may be read.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Value:
     number: float | None = None
     is_input: bool = False
     is_output: bool = False
+    changes: bool = False
     storage: int | None = None
     readers: dict[tuple[Node, int], None] = field(default_factory=dict)
     lookers: dict[tuple[Node, int], None] = field(default_factory=dict)
@@ -50,7 +53,8 @@ class Slot:
 
 @dataclass(eq=False)
 class Node:
-    """A call of an operator. `op` is its plain name ("relu" for aten.relu_.default), outside of aten with its `space`.
+    """A call of an operator. `op` is its plain name ("relu" for aten.relu_.default), outside of aten with its `space`,
+    and with ".out" where it writes its result into a tensor that it is given.
 
     `arguments` are all that are no tensors, with defaults; `given` names those that differ from their default. Sizes
     that are symbols are strings in them. `calls` are the calls of modules that the node lies in, outermost first, the
@@ -101,6 +105,12 @@ def watch(value: Value, who: str, detail: str) -> None:
     watcher = Node(WATCHER, who, arguments={"detail": detail})
     watcher.inputs.append(None)
     link(watcher, 0, value)
+
+
+def is_transformed(value: Value | None) -> bool:
+    """Whether a value stands for many, or for one that is differentiated, within a transform of torch.func."""
+    tensor = value.tensor if value is not None else None
+    return tensor is not None and bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def size_of(number: Any) -> Any:

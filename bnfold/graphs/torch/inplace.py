@@ -2,7 +2,8 @@
 
 What torch.export traces from a module is not functional, and to make it so takes a second trace. Here an operator that
 writes in place makes a new value, which all who come later read under the name of the old one. Where that renaming
-would not be exact, because views of the memory overlap, every value in the memory is watched: it may not change.
+would not be exact, because views of the memory overlap, every value in the memory is watched: it may not change. Where
+it cannot be told which memory is written to, every value is.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ def writes_in_place(node: fx.Node) -> bool:
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:
-    """What tells the memory of one tensor from that of another."""
+    """What tells the memory of one tensor from that of another; None where that cannot be told."""
     if tensor.layout is not torch.strided:
         return None
-    return int(tensor.untyped_storage()._cdata)
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError):  # of the tensors under a transform of torch.func
+        return None
 
 
 class Writes:
@@ -39,6 +43,7 @@ class Writes:
         self.members: dict[int, list[fx.Node]] = {}
         self.outside: set[int | None] = set()
         self.overlapping: set[int] = set()
+        self.anywhere = False
 
     def lies(self, node: fx.Node, value: Value) -> None:
         """Note in which memory a node's value lies."""
@@ -55,6 +60,8 @@ class Writes:
             before = self.current[target][0]
             if before is not None and before.storage is not None:
                 self._write(before, before.storage, node, later)
+            else:
+                self.anywhere = True
 
     def _write(self, before: Value, storage: int, node: Node, later: set[fx.Node]) -> None:
         self.index.written[storage] = node.at
@@ -74,13 +81,13 @@ class Writes:
 
     def pin(self) -> None:
         """Watch the values in memory whose views overlap where it is written to."""
-        if not self.overlapping:
+        if not self.overlapping and not self.anywhere:
             return
         made = (value for node in self.index.nodes for value in node.outputs)
         entered = (value for values in self.current.values() for value in values)
         for value in dict.fromkeys((*entered, *made)):
-            if value is not None and value.storage in self.overlapping:
-                value.target = None
+            if value is not None and (value.storage in self.overlapping or self.anywhere):
+                value.target, value.changes = None, True
                 watch(value, "an operator that writes in place", "its memory is written to in place, through views")
 
 

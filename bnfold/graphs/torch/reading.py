@@ -1,7 +1,8 @@
 """Reading a program into an index.
 
 A torch.fx node that only picks one result of another (`getitem`) is an output port. A region under `no_grad` or
-`autocast`, which torch.export sets apart, is read as if it stood in the graph itself.
+`autocast`, which torch.export sets apart, is read as if it stood in the graph itself. Of a graph that an operator runs
+as it likes, such as a branch of `cond`, the BatchNorms are noted, as nodes that read and give nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from bnfold.graphs.torch.index import Index, Node, Slot, Value, leaves, link, size_of
+from bnfold.graphs.torch.index import NESTED, Index, Node, Slot, Value, leaves, link, size_of
 from bnfold.graphs.torch.inplace import Writes, storage_of, writes_in_place
+from bnfold.graphs.torch.kinds import BATCH_NORMS
 from bnfold.graphs.torch.schemas import schema_of
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -73,6 +75,7 @@ class _Reading:
                 self._region(module, node)
             elif node.op == "call_function":
                 self._call(node)
+                self._nested(module, node)
             else:
                 return [self.current[item][0] if isinstance(item, fx.Node) else None for item in leaves(node.args)]
         raise ValueError("a graph hands out nothing")
@@ -96,6 +99,21 @@ class _Reading:
             if isinstance(operand, fx.Node):
                 self._stand(placeholder, self.current[operand][:1])
         self.current[node] = self._graph(inner)
+
+    def _nested(self, module: torch.nn.Module, source: fx.Node) -> None:
+        for holder in source.all_input_nodes:
+            inner = getattr(module, str(holder.target), None) if holder.op == "get_attr" else None
+            if not isinstance(inner, fx.GraphModule):
+                continue
+            for node in inner.graph.nodes:
+                schema = schema_of(node.target)
+                if schema is not None and schema.name in BATCH_NORMS:
+                    value = _value(node.name, node.meta.get("val"))
+                    arguments = {"runner": source.name}
+                    norm = Node(schema.name, f"{source.name}.{node.name}", NESTED, None, outputs=[value])
+                    norm.arguments, norm.calls, norm.at = arguments, _calls(node), len(self.index.nodes)
+                    self.index.nodes.append(norm)
+                self._nested(inner, node)
 
     def _call(self, source: fx.Node) -> None:
         node = self._node(source)
@@ -126,7 +144,7 @@ class _Reading:
 
     def _node(self, source: fx.Node) -> Node:
         target, at = source.target, len(self.index.nodes)
-        calls = tuple([(key, path) for key, (path, _) in (source.meta.get("nn_module_stack") or {}).items() if path])
+        calls = _calls(source)
         schema = schema_of(target)
         if schema is None:
             name = f"python.{getattr(target, '__name__', target)}"
@@ -136,6 +154,7 @@ class _Reading:
             return node
         space, name = schema.space, schema.name
         op = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+        op += ".out" * schema.has_out
         node = Node(op if space == "aten" else f"{space}.{op}", source.name, space, source, calls=calls, at=at)
         args, kwargs, given = source.args, source.kwargs, []
         for place, parameter in enumerate(schema.parameters):
@@ -144,7 +163,7 @@ class _Reading:
             if parameter.takes_tensors and isinstance(value, list | tuple):
                 for among, item in enumerate(value):
                     self._read(node, Slot(name, among), item)
-            elif parameter.takes_tensors or (name == "other" and isinstance(value, int | float)):
+            elif parameter.takes_tensors or (name == "other" and isinstance(value, int | float | fx.Node)):
                 self._read(node, Slot(name), value)
             else:
                 node.arguments[name] = _plain(value)
@@ -162,6 +181,10 @@ class _Reading:
         node.slots.append(slot)
         node.inputs.append(None)
         link(node, len(node.inputs) - 1, value)
+
+
+def _calls(node: fx.Node) -> tuple[tuple[str, str], ...]:
+    return tuple([(key, path) for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items() if path])
 
 
 def _is_region(node: fx.Node) -> bool:

@@ -22,12 +22,16 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Schema:
-    """An operator of this name ("relu_") in this space ("aten"); what it does beside computing its results."""
+    """An operator of this name ("relu_") in this space ("aten"); what it does beside computing its results.
+
+    `has_out` says that it writes its result into a tensor that it is given for that (out=).
+    """
 
     space: str
     name: str
     parameters: tuple[Parameter, ...]
     writes: bool
+    has_out: bool
     is_random: bool
 
 
@@ -43,16 +47,20 @@ def schema_of(target: Any) -> Schema | None:
         name,
         tuple(_parameter(argument) for argument in schema.arguments),
         bool(schema.is_mutable) and schema.name != "aten::detach_",
+        any(argument.kwarg_only and _is_written(argument) for argument in schema.arguments),
         torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()),
     )
 
 
 def _parameter(argument: Any) -> Parameter:
-    alias = argument.alias_info
     return Parameter(
         argument.name,
         "Tensor" in str(argument.type),
         argument.has_default_value(),
         argument.default_value,
-        alias is not None and alias.is_write,
+        _is_written(argument),
     )
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from bnfold.algebra import ops
 from bnfold.algebra.affine import Refusal
@@ -32,6 +33,19 @@ def find_sites(
                 yield Site(named(chain), CHAIN, chain)
             elif node.op in _FACTORS and not chain:
                 yield from _refused(graph, node, facts)
+
+
+def told_apart(sites: Iterable[Site]) -> list[Site]:
+    """The sites, each with a name of its own: another site of the same name has a number behind it."""
+    taken: set[str] = set()
+    found = []
+    for site in sites:
+        name, number = site.name, 1
+        while name in taken:
+            name, number = f"{site.name}#{number + 1}", number + 1
+        taken.add(name)
+        found.append(site if name == site.name else replace(site, name=name))
+    return found
 
 
 def takes_bias(node: Node) -> bool:

@@ -7,7 +7,7 @@ another value than its default, makes the node opaque.
 from __future__ import annotations
 
 from bnfold.algebra import ops
-from bnfold.graphs.torch.index import WATCHER, Node
+from bnfold.graphs.torch.index import NESTED, WATCHER, Node, is_transformed
 from bnfold.graphs.torch.kinds import affines, aggregates, homogeneous, linears, maps, norms
 from bnfold.graphs.torch.kinds.facts import Arguments, Facts, Translation
 
@@ -29,8 +29,16 @@ def translate(node: Node, facts: Facts) -> ops.Kind:
         return ops.Opaque("structure", node.arguments["detail"])
     if node.space in _QUANTIZED or node.op.startswith("fake_quantize"):
         return ops.Opaque("quantized", f"{node.op} rounds to integers")
+    if node.space == NESTED:
+        return ops.Opaque(
+            "unsupported", f"it stands in a branch or body of '{node.arguments['runner']}', which is left alone"
+        )
     if node.space != "aten":
-        return ops.Opaque("unsupported", f"'{node.op}' is not an operator of PyTorch's core")
+        return ops.Opaque("unsupported", f"'{node.op.removeprefix('python.')}' is not an operator of PyTorch's core")
+    if node.op.endswith(".out"):
+        return ops.Opaque("unsupported", f"{node.op} writes its result into a tensor that it is given")
+    if any(map(is_transformed, (*node.inputs, *node.outputs))):
+        return ops.Opaque("unsupported", "it runs under a transform of torch.func, such as vmap")
     read = TABLE.get(node.op)
     if read is None:
         return ops.Opaque("not-equivariant", f"{node.op} does not commute with an affine map")

@@ -42,6 +42,8 @@ def _batch_norm(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
 
 
 def _batch_statistics(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
+    if input_at(node, 3) is None:
+        return Opaque("training-mode", "it keeps no running statistics, as an InstanceNorm does")
     return Opaque(
         "training-mode", "it normalises by the statistics of the batch; export the module in eval mode, after eval()"
     )
@@ -54,6 +56,8 @@ def _binary(node: Node, arguments: Arguments, facts: Facts) -> ops.Kind:
     )
     if arguments.get("alpha", 1) != 1:
         return Opaque("unsupported", f"alpha={arguments.get('alpha')} of {node.op} is not understood")
+    if len(node.inputs) != 2:
+        return Opaque("unsupported", f"an operand of {node.op} is not understood")
     shapes = [facts.shape(value) if value is None or value.number is None else () for value in node.inputs]
     a, b = shapes
     if a is None or b is None:
