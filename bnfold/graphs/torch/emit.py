@@ -6,17 +6,19 @@ Decisions:
 - Parameters and buffers that nobody reads any more go, with the counter of batches of a BatchNorm that went.
 - An output keeps its place; the signature names whoever makes it now.
 - Where a node that goes laid its result out anew in memory, views of it become reshapes.
+- An operator that takes a number (`mul.Scalar`) becomes the one that takes a tensor where it is given one.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram, ModuleCallEntry
+from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 
 from bnfold.graphs.torch.constants import Known
@@ -24,6 +26,7 @@ from bnfold.graphs.torch.graph import TorchGraph
 from bnfold.graphs.torch.index import Node, Slot, Value
 from bnfold.graphs.torch.layout import RESHAPE, Layout
 from bnfold.graphs.torch.schemas import schema_of
+from bnfold.graphs.torch.unflattening import before_write, entries, tell_calls_apart, written
 
 _COUNTER = "num_batches_tracked"
 _HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -52,9 +55,12 @@ class _Emission:
         placeholders = self.fx.find_nodes(op="placeholder")
         self.specs = dict(zip(placeholders, program.graph_signature.input_specs, strict=True))
         self.read = {node for node in placeholders if node.users}
+        self.changed: list[fx.Node] = []
         self.made = {value: self.copies[source] for value, source in graph.index.sources.items()}
 
     def run(self, layout: Layout) -> ExportedProgram:
+        returned: Any = self.output.args[0]
+        writes = written(self.program.graph_signature.output_specs, returned, self.specs)
         for node in self.graph.appended:
             if node not in self.graph.gone:
                 self._append(node)
@@ -65,13 +71,18 @@ class _Emission:
         names = {}
         for target in self.graph.merged:
             old, new = self._node(target), self._node(self.graph.final(target))
+            if new in writes:
+                new = before_write(self.fx, old, new, writes[new])
             names[old.name] = new.name
             old.replace_all_uses_with(new)
         for view in layout.relaxed:
             self.copies[view].target = RESHAPE
         for source, fake in layout.found.items():
             self.copies[source].meta["val"] = fake
+        changed = [node.source for node in (*self.graph.gone, *self.graph.appended) if node.source is not None]
+        self.changed += [self.copies[source] for source in changed]
         self._sweep()
+        tell_calls_apart(self.fx, self.changed)
         return self._program(names)
 
     def _node(self, value: Value) -> fx.Node:
@@ -93,11 +104,13 @@ class _Emission:
             add = self.fx.call_function(torch.ops.aten.add.Tensor, (base, base))
         add.meta.update(base.meta)
         base.replace_all_uses_with(add, delete_user_cb=lambda user: user is not add)
+        self.changed.append(add)
         add.args = (base, self._placeholder(self._known(node.inputs[1])))
         self.made[inner], self.made[final] = base, add
 
     def _rewrite(self, node: fx.Node, slot: Slot, known: Known) -> None:
         """Let a node read a folded constant: the old one, changed, where it is read here alone; else a new one."""
+        self.changed.append(node)
         old = _argument(node, slot)
         spec = self.specs.get(old) if isinstance(old, fx.Node) else None
         if spec is not None and spec.target == known.name and _reads(old) == 1:
@@ -150,7 +163,7 @@ class _Emission:
         gone = {self.copies[node.source] for node in self.graph.gone if node.source is not None}
         gone |= {node for value, node in self.made.items() if self.graph.constants.known(value) is not None}
         for node in reversed(list(self.fx.nodes)):
-            picked = node.args[0] if node.op == "call_function" and node.args else None
+            picked = node.args[0] if node.target is operator.getitem else None
             if node not in self.specs and (node in gone or picked in gone) and not node.users:
                 self.fx.erase_node(node)
         unread = [node for node in self.read if not node.users and self.specs[node].kind in _HELD]
@@ -182,7 +195,7 @@ class _Emission:
             graph_signature=ExportGraphSignature(inputs, outputs),
             state_dict=self.tensors,
             range_constraints=dict(program.range_constraints),
-            module_call_graph=[_renamed(entry, names) for entry in program.module_call_graph],
+            module_call_graph=entries(program.module_call_graph, self.fx, names),
             example_inputs=program.example_inputs,
             constants=self.constants,
             verifiers=program.verifiers,
@@ -217,7 +230,18 @@ def _argument(node: fx.Node, slot: Slot) -> Any:
     return whole[slot.place] if slot.place is not None and isinstance(whole, list | tuple) else whole
 
 
+def _takes_tensor(node: fx.Node, slot: Slot) -> bool:
+    schema = schema_of(node.target)
+    parameters = {parameter.name: parameter for parameter in schema.parameters} if schema else {}
+    return slot.argument not in parameters or parameters[slot.argument].takes_tensors
+
+
 def _set_argument(node: fx.Node, slot: Slot, value: fx.Node) -> None:
+    if not _takes_tensor(node, slot):
+        target: Any = node.target
+        node.target = target.overloadpacket.Tensor
+        node.args, node.kwargs = (node.args[0], value), {}  # all else is at its default, or the fold would be refused
+        return
     at = _place(node, slot)
     new: Any = value
     if slot.place is not None:
@@ -227,17 +251,3 @@ def _set_argument(node: fx.Node, slot: Slot, value: fx.Node) -> None:
         node.kwargs = {**node.kwargs, slot.argument: new}
     else:
         node.args = (*node.args[:at], new, *node.args[at + 1 :])
-
-
-def _renamed(entry: ModuleCallEntry, names: dict[str, str]) -> ModuleCallEntry:
-    """A preserved signature of a module's call, in which other nodes now make some of the values."""
-    if entry.signature is None:
-        return entry
-    lists = (entry.signature.inputs, entry.signature.outputs)
-    inputs, outputs = ([_said(item, names) for item in items] for items in lists)
-    return replace(entry, signature=replace(entry.signature, inputs=inputs, outputs=outputs))
-
-
-def _said(item: Any, names: dict[str, str]) -> Any:
-    name = getattr(item, "name", None)
-    return replace(item, name=names[name]) if name in names else item
