@@ -37,11 +37,16 @@ class FoldOptions:
 def fold_options(
     only: Iterable[str], skip: Iterable[str], freeze_initializers: bool, assume_eval: bool, *, drawn: bool = False
 ) -> FoldOptions:
-    """The options as a caller gives them. Raises UsageError where a pattern stands for a list of patterns."""
+    """The options as a caller gives them. Raises UsageError for what is no list of patterns."""
+    lists = {}
     for name, patterns in (("only", only), ("skip", skip)):
-        if isinstance(patterns, str):
-            raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=[{patterns!r}]")
-    return FoldOptions(tuple(only), tuple(skip), freeze_initializers, assume_eval, drawn=drawn)
+        if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+            raise UsageError(f"{name}={patterns!r}: give a list of patterns, as in {name}=['{patterns}']")
+        lists[name] = tuple(patterns)
+        other = next((pattern for pattern in lists[name] if not isinstance(pattern, str)), None)
+        if other is not None:
+            raise UsageError(f"{name}=[{other!r}]: a pattern is a string, as in {name}=['{other}']")
+    return FoldOptions(lists["only"], lists["skip"], freeze_initializers, assume_eval, drawn=drawn)
 
 
 def account(outcome: Outcome) -> Site:

@@ -1,14 +1,17 @@
 """PyTorch models as functions of NumPy arrays: in their own types, and in float64, as the exact reference.
 
+A function gives the same for the same arrays, however often it has been called: it is run as `run_aside` does.
+
 The float64 run is that of a copy with float64 weights on float64 inputs, in a mode in which every floating-point type
-that the code asks for (`.float()`, `torch.zeros(..., dtype=torch.float32)`) is float64 as well. What an operator does
-inside in a narrower type is beyond its reach.
+that the code asks for (`.float()`, `torch.zeros(..., dtype=torch.float32)`) is float64 as well. What is computed from
+weights alone is rounded as in the model's own types, since that is part of the function: `weight.half()` is another
+constant than `weight`. What an operator does inside in a narrower type is beyond the mode's reach.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,10 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils.weak import WeakIdKeyDictionary
 
 from bnfold.errors import ModelError
 from bnfold.graphs.torch.fold import attempt, first_line
+from bnfold.graphs.torch.running import run_aside
 
 Array = NDArray[Any]
 _NARROWER = (torch.float16, torch.bfloat16, torch.float32)
@@ -33,6 +38,7 @@ class Function:
 
     A bfloat16 tensor is a float32 array, since NumPy has no such type. `leaves` are the arguments flattened by `spec`,
     with the dtype of each tensor in its place; `results` are the places of what is given, among the results flattened.
+    `widened` are the types that the weights had before they became float64, where the function runs in float64.
     """
 
     call: Callable[..., Any]
@@ -40,16 +46,16 @@ class Function:
     spec: TreeSpec
     results: tuple[int, ...]
     what: str
-    float64: bool = False
+    widened: WeakIdKeyDictionary | None = None
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """Raises ModelError if PyTorch cannot run the model on these arrays."""
         args, kwargs = self._arguments(arrays)
 
         def run() -> Any:
-            mode: Any = _EverythingInFloat64() if self.float64 else nullcontext()  # type: ignore[no-untyped-call]
-            with torch.no_grad(), mode:
-                return self.call(*args, **kwargs)
+            mode: Any = nullcontext() if self.widened is None else _EverythingInFloat64(self.widened)
+            with mode:
+                return _called(self.call, args, kwargs)
 
         result = attempt(f"PyTorch {torch.__version__} cannot run {self.what}", run)
         given = tree_flatten(result)[0]
@@ -77,9 +83,11 @@ class Function:
     def in_float64(self) -> Function:
         """The same function in float64. Raises ModelError if the model cannot be copied."""
         model: Any = self.call
+        types: dict[torch.Tensor, torch.dtype] = {}
         if isinstance(model, nn.Module):
             model = attempt(f"{self.what} cannot be copied", lambda: copy.deepcopy(model).double())
-        return replace(self, call=model, what=f"{self.what} in float64", float64=True)
+            types = {wide: held.dtype for held, wide in zip(_held(self.call), _held(model), strict=True)}
+        return replace(self, call=model, what=f"{self.what} in float64", widened=WeakIdKeyDictionary(types))
 
     def _arguments(self, arrays: Sequence[Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         waiting = iter(arrays)
@@ -89,23 +97,73 @@ class Function:
 
     def _tensor(self, array: Array, dtype: torch.dtype) -> torch.Tensor:
         tensor = torch.from_numpy(np.array(array)).to(dtype)  # a copy: what is written to an input stays here
-        return tensor.double() if self.float64 and dtype in _NARROWER else tensor
+        return tensor.double() if self.widened is not None and dtype in _NARROWER else tensor
 
 
-class _EverythingInFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Gives every operator float64 where the code that calls it asks for, or holds, a narrower type."""
+class _EverythingInFloat64(TorchDispatchMode):
+    """Gives every operator float64 where the code that calls it asks for, or holds, a narrower type.
+
+    Operators on constants alone run in the types that these have outside of the mode, which `own` holds; their results
+    are float64 as well, so that what comes from the inputs can be written into them.
+    """
+
+    def __init__(self, own: WeakIdKeyDictionary) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.own = own
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
             return None
-        args, kwargs = tree_map(_widened, (args, kwargs or {}))
-        return func(*args, **kwargs)
+        given = args, kwargs or {}
+        tensors = [item for item in tree_leaves(given) if isinstance(item, torch.Tensor)]
+        constant = all(item in self.own or item.dtype in _NARROWER for item in tensors)
+        if constant and not any(argument.alias_info for argument in func._schema.arguments):
+            args, kwargs = tree_map(self._narrowed, given)
+            return tree_map(self._noted, func(*args, **kwargs))
+        args, kwargs = tree_map(_widened, given)
+        made = func(*args, **kwargs)
+        for item in tree_leaves(made) if constant else ():  # views
+            if isinstance(item, torch.Tensor):
+                self.own[item] = self.own[tensors[0]] if tensors[0] in self.own else tensors[0].dtype
+        for item in () if constant else _written(func._schema, *given):
+            for changed in (item, item._base) if isinstance(item, torch.Tensor) else ():
+                if changed is not None and changed in self.own:
+                    del self.own[changed]
+        return made
+
+    def _narrowed(self, item: Any) -> Any:
+        return item.to(self.own[item]) if isinstance(item, torch.Tensor) and item in self.own else item
+
+    def _noted(self, item: Any) -> Any:
+        if not isinstance(item, torch.Tensor):
+            return item
+        wide = _widened(item)
+        self.own[wide] = item.dtype
+        return wide
 
 
 def _widened(item: Any) -> Any:
     if isinstance(item, torch.dtype) and item in _NARROWER:
         return torch.float64
     return item.double() if isinstance(item, torch.Tensor) and item.dtype in _NARROWER else item
+
+
+def _written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments that an operator writes to."""
+    names = [item.name for item in schema.arguments if item.alias_info is not None and item.alias_info.is_write]
+    given = {**{item.name: value for item, value in zip(schema.arguments, args, strict=False)}, **kwargs}
+    return tree_leaves([given.get(name) for name in names])
+
+
+def _called(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if isinstance(call, nn.Module) and not isinstance(call, torch.jit.ScriptModule):
+        return run_aside(call, args, kwargs)
+    with torch.no_grad():
+        return call(*args, **kwargs)
+
+
+def _held(module: Any) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _array(leaf: torch.Tensor | int | float) -> Array:

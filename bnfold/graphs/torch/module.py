@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnfold.errors import ModelError
 from bnfold.graphs.account import FoldOptions, taken_back
 from bnfold.graphs.blame import culprits
 from bnfold.graphs.torch.calls import hooked, recorded
 from bnfold.graphs.torch.copies import Blanks, copied
-from bnfold.graphs.torch.fold import Folded, Run, fold_laid_out
+from bnfold.graphs.torch.fold import Folded, Run, first_line, fold_laid_out
 from bnfold.graphs.torch.module_graph import ModuleGraph
 from bnfold.graphs.torch.reading import index_program
 from bnfold.graphs.torch.rehearsal import Rehearsal
@@ -49,8 +50,13 @@ def fold_module(
     itself, whose parameters, as an optimiser holds them, then take new values. BatchNorms that folded are Identities,
     weights and biases are new, all else is as it was; with `assume_eval` the result is in evaluation mode.
 
+    A fold holds for the way that the code takes on the example inputs. Where it takes another way on other inputs (a
+    branch on the batch size, a flag, the training mode), and a layer that folded is used otherwise there, the result
+    differs; leave such layers out with the options.
+
     Raises:
-        ModelError: if the module cannot be traced or copied, has lazy layers that were never run, or no values.
+        ModelError: if the module cannot be traced or copied, has lazy layers that were never run, has no values, or
+            has a layer that refuses to be changed.
         UsageError: if there are no example inputs.
     """
     check(module)
@@ -89,9 +95,7 @@ class _Made:
     changes: list[Callable[[], object]]
 
     def undo(self) -> None:
-        with torch.no_grad():
-            for change in reversed(self.changes):
-                change()
+        _undo(self.changes)
 
 
 class _Job:
@@ -203,12 +207,18 @@ def _write(
         home, _, name = known.name.rpartition(".")
         layer = modules[home]
         held = getattr(layer, name)
-        if keep:
-            changes.append(partial(setattr, layer, name, None if id(held) in replaced else held))
-            if isinstance(held, torch.Tensor):
-                changes.append(partial(held.detach().copy_, held.detach().clone()))
+        if keep and isinstance(held, torch.Tensor):
+            changes.append(partial(held.detach().copy_, held.detach().clone()))
         if id(held) in replaced or not blanks.fill(held, known):
-            setattr(layer, name, known.tensor())
+            try:
+                setattr(layer, name, known.tensor())
+            except Exception as error:  # a layer may refuse in its own way
+                _undo(changes)
+                said = f"{type(error).__name__}: {first_line(error)}"
+                raise ModelError(
+                    f"'{known.name}' cannot be set ({said}): leave out the BatchNorm that folds into it with skip=[...]"
+                ) from error
+            changes.append(partial(setattr, layer, name, None if id(held) in replaced else held))
     blanks.fill_rest()
     for node in graph.gone:
         if node in graph.units:
@@ -216,6 +226,12 @@ def _write(
             changes.append(partial(modules[home]._modules.__setitem__, name, modules[graph.units[node].path]))
             _leave_out(modules, graph.units[node])
     return changes
+
+
+def _undo(changes: Iterable[Callable[[], object]]) -> None:
+    with torch.no_grad():
+        for change in reversed([*changes]):
+            change()
 
 
 def _leave_out(modules: Mapping[str, nn.Module], unit: Unit) -> None:

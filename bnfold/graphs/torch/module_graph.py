@@ -21,8 +21,9 @@ from bnfold.algebra.storing import composed
 from bnfold.graphs.torch.calls import Calls
 from bnfold.graphs.torch.graph import LAID_OUT, TorchGraph
 from bnfold.graphs.torch.index import Index, Node, Value, link, watch
+from bnfold.graphs.torch.kinds import BATCH_NORMS
 from bnfold.graphs.torch.memory import may_be_overwritten
-from bnfold.graphs.torch.sites import takes_bias
+from bnfold.graphs.torch.sites import takes_bias, told_apart
 from bnfold.graphs.torch.structure import STRUCTURE, Structure, Unit
 
 _HOOK = "a hook sees it"
@@ -54,8 +55,7 @@ class ModuleGraph(TorchGraph):
         self._fixed: dict[Node, ops.Kind] = {}
         for path, value in list(self.structure.hooked(hooks)):
             watch(value, f"a hook of '{path}'", _HOOK)
-        fitted = [self._fitted(site) for site in self.found_sites()]
-        self._sites = [self._kept(site, _OVERWRITTEN) if self._overwritten(site) else site for site in fitted]
+        self._sites = told_apart(map(self._fitted, self.found_sites()))
         self._read_written_out()
 
     def sites(self) -> list[Site]:
@@ -64,24 +64,43 @@ class ModuleGraph(TorchGraph):
         refusal = Refusal("training-mode", _TRAINING)
         return [replace(site, refusal=replace(refusal, blocker=site.name)) for site in self._sites]
 
+    def learn(self) -> bool:
+        """Whether calls that folds have left out may let others go: those were the ones to share parameters with them.
+
+        It is asked of BatchNorms alone; the nodes of a chain that was refused are no longer what they were.
+        """
+        gone = [self.units[node] for node in self.gone if node in self.units]
+        if len(gone) == len(self.structure.gone) or not self.structure.wants_room:
+            return False
+        self.structure.gone, self.structure.wants_room = gone, False
+        for at, site in enumerate(self._sites):
+            (node, *others) = site.nodes
+            if site.refusal and node in self._fixed and not others and node.op in BATCH_NORMS:
+                del self._fixed[node]
+                self._sites[at] = replace(self._fitted(replace(site, refusal=None)), name=site.name)
+        return True
+
     def kind(self, node: Node, along: Sequence[int] = ()) -> ops.Kind:
         return self._fixed[node] if node in self._fixed else super().kind(node, along)
 
     def rounding(self, node: Node, position: int, affine: Affine) -> Refusal | int:
         added = super().rounding(node, position, affine)
         value = node.inputs[position]
-        if isinstance(added, Refusal) or value is None or (node, position) in self.changed:
+        if isinstance(added, Refusal) or value is None:
             return added
+        refusal = None if (node, position) in self.changed else self.structure.fixed(value)
         known = self._known(value)
-        grown = known.then(affine).folded_shape != known.folded_shape
-        if grown and value.target is not None:
-            return Refusal(STRUCTURE, f"'{value.target}' would need another shape")
-        return self.structure.fixed(value) or added
+        if refusal is None and known.then(affine).folded_shape != known.folded_shape:
+            refusal = Refusal(STRUCTURE, f"'{known.name}' would need another shape")
+        return refusal or added
 
     def fits(self, array: Array, node: Node, like: int) -> Refusal | None:
         kind = self.kind(node)
         if isinstance(kind, ops.Linear) and kind.bias is not None:
-            return self.structure.without_bias(node, node.inputs[like]) or super().fits(array, node, like)
+            weight = node.inputs[like]
+            name = self._known(weight).name if self.constants.known(weight) else ""
+            alone = weight is not None and len(weight.readers) == 1
+            return self.structure.without_bias(node, name, alone=alone) or super().fits(array, node, like)
         return Refusal(STRUCTURE, f"'{self.name(node)}' has no bias that could take the shift")
 
     def _fitted(self, site: Site) -> Site:
@@ -94,7 +113,8 @@ class ModuleGraph(TorchGraph):
         if isinstance(units, Refusal):
             return self._kept(site, units.detail)
         nodes = tuple(self._united(unit) for unit in units)
-        return replace(site, name=self.name(nodes[0]) if len(nodes) == 1 else site.name, nodes=nodes)
+        fitted = replace(site, name=self.name(nodes[0]) if len(nodes) == 1 else site.name, nodes=nodes)
+        return self._kept(fitted, _OVERWRITTEN) if self._overwritten(fitted) else fitted
 
     def _kept(self, site: Site, detail: str) -> Site:
         for node in site.nodes:

@@ -5,16 +5,17 @@ refusal here has the reason "structure".
 
 Decisions. A parameter can be changed if one operator reads it, once, and no other name stands for the same memory. The
 call of a module can be left out if the module is called once, with one tensor, gives one tensor, computes nothing but
-what is left out, and nobody else reads its parameters; an `Identity` then stands in its place. Where such a module
-goes on to call children of its own, one after the other, as a BatchNorm with an activation does, a `Sequential` of
-them does. A convolution or linear layer without a bias can be given one where PyTorch's own code runs it, which reads
-it, and once.
+what is left out, and nobody else reads its parameters or holds it; an `Identity` then stands in its place. Where such
+a module goes on to call children of its own, one after the other, as a BatchNorm with an activation does, a
+`Sequential` of them does. A convolution or linear layer without a bias can be given one where PyTorch's own code runs
+it, which reads it, and once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnfold.algebra.affine import Refusal
 from bnfold.algebra.reasons import REASONS, Reason
+from bnfold.graphs.torch.beside import held_beside
 from bnfold.graphs.torch.calls import Calls
 from bnfold.graphs.torch.index import Index, Node, Value
 from bnfold.graphs.torch.kinds.facts import Facts
@@ -46,12 +48,19 @@ class Unit:
     nodes: tuple[Node, ...]
     rest: tuple[str, ...] = ()
 
+    def holds(self, name: str) -> bool:
+        """Whether a parameter or buffer of this name goes with the module."""
+        inner = name.removeprefix(f"{self.path}.")
+        return inner != name and inner.partition(".")[0] not in self.rest
+
 
 class Structure:
     """A module, the index of its graph, and the calls of its submodules that were recorded with it.
 
     `members` are, per call of a module, the nodes in it that compute something from the inputs. `wants_biases` says
-    whether a fold was refused because code outside of a layer reads its weight, and perhaps its missing bias as well.
+    whether a fold was refused because code outside of a layer reads its weight, and perhaps its missing bias as well;
+    `wants_room` whether one was refused because of others who read or hold a parameter. `gone` are calls that folds
+    have left out.
     """
 
     def __init__(
@@ -71,7 +80,12 @@ class Structure:
         self.state: dict[str, list[Value]] = {}
         for value in index.state:
             self.state.setdefault((value.target or "").rpartition(".")[0], []).append(value)
-        self.wants_biases = False
+        self.wants_biases = self.wants_room = False
+        self.gone: list[Unit] = []
+
+    @cached_property
+    def _beside(self) -> set[int]:
+        return held_beside(self.modules.values())
 
     def fixed(self, value: Value) -> Refusal | None:
         """Why a constant cannot be given another value, if it cannot."""
@@ -81,26 +95,32 @@ class Structure:
             return _no(f"'{value.name}' is computed whenever the module runs, as a parametrized weight is")
         if value.target not in self.memory:
             return _no(f"'{value.target}' is neither a parameter nor a buffer")
-        same = self.holders[self.memory[value.target]]
-        if len(same) > 1:
-            other = next(name for name in same if name != value.target)
+        others = [name for name in self.holders[self.memory[value.target]] if name != value.target]
+        other = next((name for name in others if not any(unit.holds(name) for unit in self.gone)), None)
+        if other is not None:
+            self.wants_room = True
             return _no(f"'{value.target}' and '{other}' are tied")
         if value.is_output:
             return _no(f"'{value.target}' is handed out by the module")
         if len(value.readers) > 1:
+            self.wants_room = True
             return _no(f"'{value.target}' is used {len(value.readers)} times, and its uses need not agree")
         return None
 
-    def without_bias(self, node: Node, weight: Value | None) -> Refusal | None:
-        """Why the layer that a node is the call of cannot be given a bias, if it cannot."""
-        home, _, name = (weight.target or "").rpartition(".") if weight else ("", "", "")
+    def without_bias(self, node: Node, weight: str, *, alone: bool) -> Refusal | None:
+        """Why the layer that a node is the call of cannot be given a bias, if it cannot.
+
+        `weight` is the name of what it multiplies by, `alone` says that nobody else reads that.
+        """
+        home, _, name = weight.rpartition(".")
         layer = self.modules.get(home)
         if layer is not None and name == "weight" and lacks_bias(layer):
             called = sum(len(self.calls.of(path)) for path in self.names[id(layer)])
             inside = bool(node.calls) and self.modules.get(node.calls[-1][1]) is layer
-            if runs_as_written(layer) and inside and called == 1:
+            if runs_as_written(layer) and inside and called == 1 and alone:
                 return None
             self.wants_biases |= not inside
+            self.wants_room |= not alone
         return _no("it has no bias that could take the shift")
 
     def units(self, nodes: Sequence[Node]) -> list[Unit] | Refusal:
@@ -131,6 +151,10 @@ class Structure:
             return _no(f"{what} is called {len(calls)} times")
         if not calls[0].is_plain:
             return _no(f"{what} takes or gives more than one tensor")
+        if type(self.modules[path]).__call__ is not nn.Module.__call__:
+            return _no(f"{what} has a __call__ of its own")
+        if id(self.modules[path]) in self._beside:
+            return _no(f"{what} is held by an attribute too, outside of the tree of modules, and may be called there")
         rest: tuple[str, ...] = ()
         if others:
             following = self._rest(path, key, own, others)
@@ -141,6 +165,7 @@ class Structure:
             return _no(f"{what} takes or gives more than one tensor")
         for value in self._held(path):
             if not all(key in dict(reader.calls) for reader, _ in value.readers):
+                self.wants_room = True
                 return _no(f"'{value.target}' is read outside of its module too")
         return Unit(path, own, rest)
 

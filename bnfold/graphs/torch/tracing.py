@@ -52,12 +52,28 @@ def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def traced(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> ExportedProgram:
-    """The program of a module. Raises ModelError if torch.export cannot trace it."""
-    program: ExportedProgram = attempt(
-        f"torch.export cannot trace the {type(module).__name__}",
-        lambda: torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False),
-    )
+    """The program of a module, which is left as it was. Raises ModelError if torch.export cannot trace it."""
+    with attributes_kept(module):
+        program: ExportedProgram = attempt(
+            f"torch.export cannot trace the {type(module).__name__}",
+            lambda: torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False),
+        )
     return program
+
+
+@contextmanager
+def attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Give a module and its layers back the attributes that they had; those that their code has set for itself go."""
+    layers = list(module.modules())
+    held = [space for layer in layers for space in (vars(layer), layer._parameters, layer._buffers, layer._modules)]
+    before = [dict(space) for space in held]
+    try:
+        yield
+    finally:
+        for space, items in zip(held, before, strict=True):
+            for name in space.keys() - items.keys():
+                del space[name]
+            space.update(items)
 
 
 @contextmanager
