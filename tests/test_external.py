@@ -87,6 +87,58 @@ def external_entries(path: Path) -> list[dict[str, str]]:
     return [{entry.key: entry.value for entry in t.external_data} for t in model.graph.initializer if t.external_data]
 
 
+def in_constants(path: Path, model: onnx.ModelProto, location: str | None = None) -> bytes:
+    """Write the model with its initializers in Constant nodes, whose data are in a file if it is named."""
+    data = b""
+    for tensor in model.graph.initializer:
+        node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        if location is not None:
+            inner = node.attribute[0].t
+            staging.externalise(inner, location, len(data), len(inner.raw_data))
+            data += inner.raw_data
+            inner.ClearField("raw_data")
+        model.graph.node.insert(0, node)
+    del model.graph.initializer[:]
+    path.write_bytes(model.SerializeToString())
+    if location is not None:
+        path.with_name(location).write_bytes(data)
+    return path.read_bytes()
+
+
+LARGE_THAT_STAYS = """(T[N,8,4,4] x) => (T[N,16,4,4] y) <T[16,8,3,3] w, bn[16], T[16,16,3,3] v>
+    { c = Conv<pads=[1,1,1,1]>(x, w) b = BN(c) y = Conv<pads=[1,1,1,1]>(b, v) }"""
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in the file", "in a data file"])
+@pytest.mark.parametrize("on_request", [False, True])
+def test_constants_stay_in_the_file_or_in_a_data_file(apart: bool, on_request: bool, source: Path) -> None:
+    """Not every runtime looks for the tensor of a Constant node elsewhere."""
+    model = parse(LARGE_THAT_STAYS, "float")
+    expected = weights(model)["v"]
+    in_constants(source, model, "w.bin" if apart else None)
+    target = source.with_name("b.onnx")
+    for _ in range(2):
+        convert(source, target, save_as_external_data=on_request or None, force=True)
+        written = onnx.load(target, load_external_data=False)
+        kept = next(node.attribute[0].t for node in written.graph.node if node.output[0] == "v")
+        assert bool(kept.external_data) is apart
+        assert any(tensor.external_data for tensor in written.graph.initializer) is (apart or on_request)
+        onnx.checker.check_model(target, full_check=True)
+        found = next(node.attribute[0].t for node in onnx.load(target).graph.node if node.output[0] == "v")
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(found, str(source.parent)), expected)
+        count = 1 + apart + 1 + (apart or on_request)
+        assert len(names(source.parent)) == count
+    assert bnfold.verify(source, target).passed
+
+
+def test_constants_that_fit_in_no_file_are_one_line(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_constants(source, parse(LARGE_THAT_STAYS, "float"))
+    monkeypatch.setattr(staging, "PROTOBUF_LIMIT_BYTES", 5000)
+    with pytest.raises(OutputError, match=r"b\.onnx: .* its Constant nodes alone hold more than a file of 2 GB can"):
+        convert(source, source.with_name("b.onnx"))
+    assert names(source.parent) == {"a.onnx"}
+
+
 # Overwriting.
 
 

@@ -8,16 +8,25 @@ the site made, or the one below reads the value that the site read.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx_ir
 import pytest
+from graph_builder import DOUBLE, FLOAT
 from graphs import op_types, parse
 from onnx import NodeProto
+from random_graphs import random_model
 
 import bnfold
+from bnfold.graphs.account import FoldOptions
+from bnfold.graphs.onnx import files, wire
+from bnfold.graphs.onnx.document import from_bytes, from_proto, weights_of
+from bnfold.graphs.onnx.fold import fold_document
 
 MODELS = sorted((Path(__file__).parent.parent / "models").glob("*.onnx"))
 # Field 1000, a string: what a newer release of ONNX, or a vendor, may have put there.
@@ -267,3 +276,98 @@ def without(message: onnx.ModelProto | onnx.GraphProto | NodeProto, *fields: str
     for name in fields:
         rest.ClearField(name)
     return rest.SerializeToString(deterministic=True)
+
+
+# Weights in Constant nodes, as some exporters write them.
+
+
+def in_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every weight that is no input in a Constant node, with notes and unknown fields on all of it."""
+    inputs = {info.name for info in model.graph.input}
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name not in inputs]
+    nodes = []
+    for tensor in tensors:
+        name = tensor.name
+        tensor.name = f"the tensor of {name}"
+        node = onnx.helper.make_node("Constant", [], [name], value=tensor, doc_string=f"about {name}")
+        for message in (node, node.attribute[0], node.attribute[0].t):
+            message.MergeFromString(UNKNOWN_FIELD)
+        nodes.append(node)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in inputs]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    nodes += model.graph.node
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+STAYS = """(T[N,8,H,W] x) => (T[N,64,h,w] y) <T[64,8,3,3] W, bn[64], T[64,64,1,1] V, T[64,64,1,1] U> {
+    c = Conv(x, W) b = BN(c) r = Relu(b) d = Conv(r, V) e = Conv(d, U) y = Relu(e) }"""
+
+
+@pytest.mark.parametrize("kind", ["path", "ModelProto", "ir.Model"])
+def test_weights_in_constants_are_set_apart_and_come_back(kind: str, tmp_path: Path) -> None:
+    model = in_constants(parse(STAYS, "float"))
+    data = model.SerializeToString()
+    (tmp_path / "in.onnx").write_bytes(data)
+    large = {"W", "V", "U"}
+    assert files.load(tmp_path / "in.onnx").payloads.keys() == large
+    assert from_proto(model).payloads.keys() == large
+    given = {"path": tmp_path / "in.onnx", "ModelProto": model, "ir.Model": onnx_ir.from_proto(model)}[kind]
+    result = bnfold.fold(given, skip=["*"]).model
+    if kind != "ir.Model":  # which does not keep what it does not know
+        assert result.SerializeToString() == data
+    folded = bnfold.fold(given).model
+    folded = onnx_ir.to_proto(folded) if kind == "ir.Model" else folded
+    expected = {node.output[0]: node for node in model.graph.node if node.op_type == "Constant"}
+    found = {node.output[0]: node for node in folded.graph.node if node.op_type == "Constant"}
+    assert found.keys() == {"V", "U"}
+    for name, node in found.items():
+        assert node.attribute[0].t.raw_data == expected[name].attribute[0].t.raw_data
+        assert kind == "ir.Model" or node == expected[name]
+    assert len(folded.graph.initializer) == 2
+    assert model.SerializeToString() == data
+
+
+@pytest.mark.parametrize("dtype", [FLOAT, DOUBLE])
+@pytest.mark.parametrize("constants", [False, True], ids=["initializers", "Constant nodes"])
+def test_a_fold_is_the_same_whichever_weights_are_set_apart(
+    constants: bool, dtype: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 100 bytes, so that small models have some; what an exporter computes shapes from has fewer."""
+    apart = 0
+    for seed in range(60):
+        model = random_model(seed, dtype).model
+        data = (in_constants(model) if constants else model).SerializeToString()
+        monkeypatch.setattr(wire, "LARGE_BYTES", 10**9)
+        expected = fold_of(data)
+        monkeypatch.setattr(wire, "LARGE_BYTES", 100)
+        apart += len(from_bytes(data).payloads)
+        assert fold_of(data) == expected, seed
+        in_memory = bnfold.fold(onnx.ModelProto.FromString(data))
+        assert in_memory.model.SerializeToString() == expected[1], seed
+    assert apart > 50
+
+
+def test_models_with_weights_in_constants_are_verified_and_certified(tmp_path: Path) -> None:
+    onnx.save(in_constants(parse(STAYS, "float")), tmp_path / "in.onnx")
+    report = bnfold.convert(tmp_path / "in.onnx", tmp_path / "out.onnx", bench=False, certify=True, depth=True)
+    assert report.verification is not None
+    assert report.verification.passed
+    assert report.verification.depth
+    assert all(output.noise_floor is not None for output in report.verification.outputs)
+    assert [site.certificate is not None for site in report.sites] == [True]
+    broken = onnx.load(tmp_path / "out.onnx")
+    tensor = next(tensor for name, tensor in weights_of(broken.graph) if name == "V")
+    tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) * 1.01).tobytes()
+    assert not bnfold.verify(tmp_path / "in.onnx", broken).passed
+
+
+def fold_of(data: bytes) -> tuple[object, bytes]:
+    """The account of a model and what it becomes, written as a file is."""
+    document = from_bytes(data)
+    sites = fold_document(document, "the model", FoldOptions())
+    out = io.BytesIO()
+    wire.attach(document.model.SerializeToString(), document.payloads, out)
+    return sites, out.getvalue()

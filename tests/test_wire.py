@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import bnfold
 from bnfold.errors import ModelError
 from bnfold.graphs.onnx import files, wire
-from bnfold.graphs.onnx.document import Piece, from_bytes, from_proto, to_proto
+from bnfold.graphs.onnx.document import Piece, from_bytes, from_proto, to_proto, weights_of
 
 CONV = "(T[N,8,4,4] x) => (T[N,16,4,4] y) <T[16,8,3,3] w, bn[16]> { c = Conv<pads=[1,1,1,1]>(x, w) y = BN(c) }"
 UNKNOWN_FIELD = b"\xca\x3e\x03new"  # number 1001, of three bytes
@@ -49,9 +49,27 @@ def tensors(draw: st.DrawFn) -> onnx.TensorProto:
 
 
 @st.composite
+def constants(draw: st.DrawFn) -> onnx.NodeProto:
+    """A Constant node, or one that is nearly that."""
+    names = draw(st.sampled_from((["k"], ["k"], ["l"], [""], [], ["k", "l"])))
+    op = draw(st.sampled_from(("Constant", "Constant", "Constant", "Other")))
+    node = onnx.helper.make_node(op, [], names, domain=draw(st.sampled_from(("", "", "ai.onnx", "elsewhere"))))
+    for name in draw(st.sampled_from((["value"], ["value"], ["value"], ["other"], ["value", "other"], []))):
+        node.attribute.append(onnx.helper.make_attribute(name, draw(tensors())))
+    for message in (node, *node.attribute):
+        if draw(st.booleans()):
+            message.doc_string = draw(st.text(max_size=200))
+        if draw(st.integers(0, 3)) == 0:
+            message.MergeFromString(UNKNOWN_FIELD)
+    return node
+
+
+@st.composite
 def models(draw: st.DrawFn) -> onnx.ModelProto:
     model = parse(CONV, "float")
     model.graph.initializer.extend(draw(st.lists(tensors(), max_size=6)))
+    for node in draw(st.lists(constants(), max_size=4)):
+        model.graph.node.insert(draw(st.integers(0, 2)), node)
     model.doc_string = draw(st.text(max_size=3))
     for message in (model, model.graph, model.graph.node[0]):
         if draw(st.booleans()):
@@ -89,17 +107,17 @@ def test_a_model_in_memory_becomes_the_same_file(model: onnx.ModelProto) -> None
 
 @given(models())
 def test_nothing_large_stays_in_the_skeleton(model: onnx.ModelProto) -> None:
-    names = [tensor.name for tensor in model.graph.initializer]
-    skeleton, segments = wire.detach(model.SerializeToString())
-    large = {
-        tensor.name: tensor.raw_data for tensor in model.graph.initializer if len(tensor.raw_data) >= wire.LARGE_BYTES
-    }
+    weights = list(weights_of(model.graph))
+    kept = [name for name, tensor in weights[len(model.graph.initializer) :] if len(tensor.raw_data) < wire.LARGE_BYTES]
+    names = [name for name, _ in weights if name not in kept]
+    data = model.SerializeToString()
+    skeleton, segments = wire.detach(data)
+    large = {name: tensor.raw_data for name, tensor in weights if len(tensor.raw_data) >= wire.LARGE_BYTES}
     if len(set(names)) == len(names):
-        data = model.SerializeToString()
         assert {name: data[at : at + size] for name, (at, size) in segments.items()} == large
-        left = onnx.ModelProto.FromString(skeleton).graph.initializer
-        assert [tensor.name for tensor in left] == names
-        assert all(len(tensor.raw_data) < wire.LARGE_BYTES for tensor in left)
+        left = list(weights_of(onnx.ModelProto.FromString(skeleton).graph))
+        assert [name for name, _ in left] == [name for name, _ in weights]
+        assert all(len(tensor.raw_data) < wire.LARGE_BYTES for _, tensor in left)
     else:  # a name that stands for two weights says nothing about which
         assert segments == {}
 

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bnfold.algebra.affine import Refusal
-from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.document import Document, Payload
 from bnfold.graphs.onnx.evaluation import evaluate
 from bnfold.graphs.onnx.index import Node, Value, integer
 from bnfold.graphs.onnx.known import Known
@@ -141,26 +141,25 @@ class Constants:
         return _computed(node, value)
 
     def _of_tensor(self, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
-        payload = self._document.payloads.get(value.name) if value.scope.parent is None else None
+        payload = self._payload(value)
         if payload is None:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 return Refusal("computed-weight", f"'{value.name}' lies outside the file in a subgraph")
             return self._of_message(tensor, value)
-        elem_type, shape = tensor.data_type, tuple(tensor.dims[:])
-        try:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
-        except KeyError:
-            return Refusal("unsupported", f"'{value.name}' is of an element type that is not known")
-        if payload.nbytes != math.prod(shape) * dtype.itemsize:
-            return Refusal("unsupported", f"'{value.name}' is stored in a packed form, or not as long as its shape")
-        return Known(elem_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), None, value.name)
+        return _of_payload(payload, tensor, value)
+
+    def _payload(self, value: Value) -> Payload | None:
+        """The data of a weight of the main graph that are not in the skeleton."""
+        is_main = value.scope.parent is None and not value.scope.is_function
+        return self._document.payloads.get(value.name) if is_main else None
 
     def _of_constant(self, node: Node, value: Value) -> Known | Refusal:
         attributes = node.proto.attribute[:]
         attribute = attributes[0] if len(attributes) == 1 else None
         name = "" if attribute is None else attribute.name
         if attribute is not None and name == "value" and all(size >= 0 for size in attribute.t.dims[:]):
-            return self._of_message(attribute.t, value)
+            payload, tensor = self._payload(value), attribute.t
+            return self._of_message(tensor, value) if payload is None else _of_payload(payload, tensor, value)
         if attribute is None or name not in _NUMBERS:
             return Refusal("computed-weight", f"'{value.name}' is a constant in a form that is not understood")
         dtype, read, held = _NUMBERS[name]
@@ -245,6 +244,18 @@ class Constants:
             return math.prod(np.broadcast_shapes(*shapes))
         except ValueError:  # it contradicts itself and has no result
             return 0
+
+
+def _of_payload(payload: Payload, tensor: onnx.TensorProto, value: Value) -> Known | Refusal:
+    """A tensor whose data are elsewhere."""
+    elem_type, shape = tensor.data_type, tuple(tensor.dims[:])
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+    except KeyError:
+        return Refusal("unsupported", f"'{value.name}' is of an element type that is not known")
+    if payload.nbytes != math.prod(shape) * dtype.itemsize:
+        return Refusal("unsupported", f"'{value.name}' is stored in a packed form, or not as long as its shape")
+    return Known(elem_type, shape, lambda: np.frombuffer(payload.read(), dtype).reshape(shape), None, value.name)
 
 
 def _gathered(node: Node, shapes: list[tuple[int, ...]]) -> int:

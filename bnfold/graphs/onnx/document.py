@@ -1,7 +1,8 @@
 """A model as a skeleton without its large weights, and where the bytes of those are.
 
-The skeleton is an ordinary ModelProto that this document owns and may edit: its initializers have names, types and
-shapes, and the large ones of the main graph lack their data, which `payloads` holds by name. A payload is a piece of
+The skeleton is an ordinary ModelProto that this document owns and may edit. Its weights, which are initializers and
+tensors in Constant nodes, have types and shapes, and the large ones of the main graph lack their data, which `payloads`
+holds by the name of the initializer, or of what the Constant makes. A payload is a piece of
 the source file, a piece of an external data file, a tensor of the caller's model, or an array made by a fold. Nothing
 is copied until it is written, and then once.
 """
@@ -9,7 +10,7 @@ is copied until it is written, and then once.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -115,11 +116,35 @@ class Document:
     def payload_bytes(self) -> int:
         return sum(payload.nbytes for payload in self.payloads.values())
 
+    def detached(self) -> Iterator[tuple[str, onnx.TensorProto]]:
+        """The tensors of the skeleton that have payloads, with their names."""
+        return ((name, tensor) for name, tensor in weights_of(self.model.graph) if name in self.payloads)
+
     def copy(self) -> Document:
         """A document over the same weights with a skeleton of its own."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         return Document(model, dict(self.payloads), self.path, self.external)
+
+
+def weights_of(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """The initializers, and the tensors in Constant nodes by the names of what these make."""
+    for tensor in graph.initializer[:]:
+        yield tensor.name, tensor
+    for node in graph.node[:]:
+        constant = constant_tensor(node)
+        if constant is not None:
+            yield node.output[0], constant
+
+
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The tensor in a Constant node that can be a weight of the graph: see `wire`."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    if len(node.output) != 1 or not node.output[0] or len(node.attribute) != 1:
+        return None
+    attribute = node.attribute[0]
+    return attribute.t if attribute.name == "value" and attribute.HasField("t") else None
 
 
 def map_file(path: Path) -> Buffer:
@@ -144,33 +169,51 @@ def from_proto(model: onnx.ModelProto) -> Document:
 
     Messages with fields that this onnx release does not know go through their serialised form, which keeps them.
     """
-    tensors = model.graph.initializer
-    names = {tensor.name for tensor in tensors}
-    raw_bytes = {tensor.name: len(tensor.raw_data) for tensor in tensors}
-    large = [tensor for tensor in tensors if raw_bytes[tensor.name] >= wire.LARGE_BYTES]
-    if len(names) < len(tensors) or any(len(UnknownFieldSet(part)) for part in (model, model.graph, *large)):
+    graph = model.graph
+    tensors = graph.initializer[:]
+    weights = {tensor.name: tensor for tensor in tensors if len(tensor.raw_data) >= wire.LARGE_BYTES}
+    constants = [node for node in graph.node[:] if _is_large_constant(node)]
+    around = (message for node in constants for message in (node, node.attribute[0], node.attribute[0].t))
+    names = {tensor.name for tensor in tensors}.union(node.output[0] for node in constants)
+    if len(names) < len(tensors) + len(constants) or any(
+        len(UnknownFieldSet(part)) for part in (model, graph, *weights.values(), *around)
+    ):
         return from_bytes(model.SerializeToString())
     document = Document(onnx.ModelProto())
-    _copy_fields(model, document.model, without="graph")
-    document.model.graph.SetInParent()
-    _copy_fields(model.graph, document.model.graph, without="initializer")
+    _copy(model, document.model, without=("graph",))
+    target = document.model.graph
+    target.SetInParent()
+    _copy(graph, target, without=("initializer", "node") if constants else ("initializer",))
     for tensor in tensors:
-        target = document.model.graph.initializer.add()
-        if raw_bytes[tensor.name] < wire.LARGE_BYTES:
-            target.CopyFrom(tensor)
+        bare = target.initializer.add()
+        _copy(tensor, bare, without=("raw_data",)) if tensor.name in weights else bare.CopyFrom(tensor)
+    for node in graph.node[:] if constants else ():
+        copied = target.node.add()
+        if _is_large_constant(node):
+            _copy(node, copied, without=("attribute",))
+            attribute = copied.attribute.add()
+            _copy(node.attribute[0], attribute, without=("t",))
+            attribute.t.SetInParent()
+            _copy(node.attribute[0].t, attribute.t, without=("raw_data",))
         else:
-            _copy_fields(tensor, target, without="raw_data")
-            document.payloads[tensor.name] = _raw_data(tensor, raw_bytes[tensor.name])
+            copied.CopyFrom(node)
+    weights.update({node.output[0]: node.attribute[0].t for node in constants})
+    document.payloads.update({name: _raw_data(tensor) for name, tensor in weights.items()})
     return document
 
 
-def _raw_data(tensor: onnx.TensorProto, nbytes: int) -> Stored:
-    return Stored(nbytes, lambda: tensor.raw_data)
+def _is_large_constant(node: onnx.NodeProto) -> bool:
+    tensor = constant_tensor(node)
+    return tensor is not None and len(tensor.raw_data) >= wire.LARGE_BYTES
 
 
-def _copy_fields(source: Message, target: Message, without: str) -> None:
+def _raw_data(tensor: onnx.TensorProto) -> Stored:
+    return Stored(len(tensor.raw_data), lambda: tensor.raw_data)
+
+
+def _copy(source: Message, target: Message, without: Collection[str]) -> None:
     for descriptor, value in source.ListFields():
-        if descriptor.name == without:
+        if descriptor.name in without:
             continue
         if isinstance(value, Message):
             getattr(target, descriptor.name).CopyFrom(value)
@@ -182,10 +225,8 @@ def _copy_fields(source: Message, target: Message, without: str) -> None:
 
 def to_proto(document: Document) -> onnx.ModelProto:
     """The whole model as one message: the skeleton with every payload put in; the document is used up."""
-    for tensor in document.model.graph.initializer:
-        payload = document.payloads.pop(tensor.name, None)
-        if payload is not None:
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-            tensor.raw_data = bytes(payload.read())
+    for name, tensor in document.detached():
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+        tensor.raw_data = bytes(document.payloads.pop(name).read())
     return document.model

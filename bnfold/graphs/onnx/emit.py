@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import onnx
 
+from bnfold.graphs.onnx import wire
 from bnfold.graphs.onnx.constants import Constants
 from bnfold.graphs.onnx.document import Computed, Document
 from bnfold.graphs.onnx.graph import OnnxGraph
 from bnfold.graphs.onnx.index import Scope, Value
 from bnfold.graphs.onnx.known import Known
-from bnfold.graphs.onnx.wire import LARGE_BYTES
 
 
 def emit(graph: OnnxGraph) -> None:
     """Write all that the plans changed into the graph's document; to be called once."""
+    for node in graph.gone:
+        if node.op == "Constant" and node.scope is graph.scopes[0]:
+            graph.document.payloads.pop(node.proto.output[0], None)
     for scope in reversed(graph.all_scopes()):  # bodies first: their messages lie inside those of the nodes outside
         made = [(value, _known(graph.constants, value)) for value in graph.alive(scope)]
         as_nodes = scope.is_function or (scope.parent is not None and graph.document.model.ir_version < 4)
@@ -70,7 +73,7 @@ def _emit_initializers(
             document.payloads.pop(name, None)
     for value, known in made:
         tensor = graph.initializer.add(name=value.name, data_type=known.elem_type, dims=known.folded_shape)
-        if scope.parent is None and known.nbytes >= LARGE_BYTES:
+        if scope.parent is None and known.nbytes >= wire.LARGE_BYTES:
             document.payloads[value.name] = Computed(known.nbytes, known.rounded)
         else:
             tensor.raw_data = known.rounded().tobytes()

@@ -4,8 +4,9 @@ Only a relative path that goes down from the model's folder is followed, as the 
 symbolic link that leads out of the folder. Where the model itself is a link, as in the caches of model hubs, its data
 may also lie in the folder that the link leads to.
 
-Weights of the main graph become payloads and are not read. Those of control-flow bodies, functions and attributes are
-few and small: they are read into the skeleton, where whoever looks for them finds them.
+Weights of the main graph, initializers and tensors in Constant nodes, become payloads and are not read. Those of
+control-flow bodies, functions and other attributes are few and small: they are read into the skeleton, where whoever
+looks for them finds them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import onnx
 
 from bnfold.errors import ModelError, refused_as
-from bnfold.graphs.onnx.document import EXTERNAL, Buffer, Document, Piece, map_file
+from bnfold.graphs.onnx.document import EXTERNAL, Buffer, Document, Piece, constant_tensor, map_file, weights_of
 
 
 def attach_external(document: Document, path: Path) -> None:
@@ -27,12 +28,12 @@ def attach_external(document: Document, path: Path) -> None:
     Raises ModelError, in one line, where a data file is missing, too short, or not where it may be.
     """
     maps: dict[str, Buffer] = {}
-    for tensor in document.model.graph.initializer:
+    for name, tensor in weights_of(document.model.graph):
         if tensor.data_location == EXTERNAL:
-            document.payloads[tensor.name] = _find(tensor, path, maps)
+            document.payloads[name] = _find(tensor, name, path, maps)
     for tensor in _inner_tensors(document.model):
         if tensor.data_location == EXTERNAL:
-            piece = _find(tensor, path, maps)
+            piece = _find(tensor, tensor.name, path, maps)
             internalise(tensor)
             tensor.raw_data = bytes(piece.read())
     document.external = tuple(maps)
@@ -40,8 +41,8 @@ def attach_external(document: Document, path: Path) -> None:
 
 def first_external(model: onnx.ModelProto) -> str | None:
     """The name of a weight that lies in another file, if there is one."""
-    tensors = chain(model.graph.initializer, _inner_tensors(model))
-    return next((tensor.name for tensor in tensors if tensor.data_location == EXTERNAL), None)
+    tensors = chain(weights_of(model.graph), ((tensor.name, tensor) for tensor in _inner_tensors(model)))
+    return next((name for name, tensor in tensors if tensor.data_location == EXTERNAL), None)
 
 
 def externalise(tensor: onnx.TensorProto, location: str, offset: int, nbytes: int) -> None:
@@ -58,15 +59,24 @@ def internalise(tensor: onnx.TensorProto) -> None:
     tensor.ClearField("external_data")
 
 
+def rename_external(model: onnx.ModelProto, location: str) -> None:
+    """Let all weights of the main graph that lie in a file lie in the one of this name."""
+    for _, tensor in weights_of(model.graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+
+
 def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor but the initializers of the main graph."""
+    """Every tensor but the weights of the main graph."""
     waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     while waiting:
         graph = waiting.pop()
         if isinstance(graph, onnx.GraphProto):
             for sparse in graph.sparse_initializer:
                 yield from (sparse.values, sparse.indices)
-        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        nodes = [node for node in graph.node if graph is not model.graph or constant_tensor(node) is None]
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
             yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
             bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
             for body in bodies:
@@ -74,20 +84,20 @@ def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             waiting.extend(bodies)
 
 
-def _find(tensor: onnx.TensorProto, path: Path, maps: dict[str, Buffer]) -> Piece:
+def _find(tensor: onnx.TensorProto, name: str, path: Path, maps: dict[str, Buffer]) -> Piece:
     """The bytes of a tensor; `maps` holds the data files that are open, by location."""
     entry = {item.key: item.value for item in tensor.external_data}
     location = entry.get("location", "")
     if location not in maps:
-        maps[location] = _map(path, location, tensor.name)
+        maps[location] = _map(path, location, name)
     data = maps[location]
     try:
         offset = int(entry.get("offset") or 0)
         nbytes = int(entry.get("length") or _dense_bytes(tensor))
     except (ValueError, KeyError):
-        raise ModelError(f"{path}: weight '{tensor.name}' does not say where in '{location}' it lies") from None
+        raise ModelError(f"{path}: weight '{name}' does not say where in '{location}' it lies") from None
     if offset < 0 or nbytes < 0 or offset + nbytes > len(data):
-        raise ModelError(f"{path}: weight '{tensor.name}' lies past the end of '{location}': copy the data file again")
+        raise ModelError(f"{path}: weight '{name}' lies past the end of '{location}': copy the data file again")
     return Piece(data, offset, nbytes)
 
 

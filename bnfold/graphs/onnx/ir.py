@@ -13,31 +13,48 @@ import onnx_ir as ir
 
 from bnfold.graphs.account import fold_options
 from bnfold.graphs.onnx import wire
-from bnfold.graphs.onnx.document import EXTERNAL, Computed, Document, Stored
+from bnfold.graphs.onnx.document import EXTERNAL, Computed, Document, Payload, Stored, weights_of
 from bnfold.graphs.onnx.external import internalise
 from bnfold.graphs.onnx.fold import fold_document
 from bnfold.results import Site
 
-Tensors = dict[str, ir.TensorProtocol]
+Tensors = dict[Payload, ir.TensorProtocol]
 
 
 def document_of(model: ir.Model) -> tuple[Document, Tensors]:
-    """A document over the caller's model, which is not changed, and the tensors that it shares with it, by name."""
+    """A document over the caller's model, which is not changed, and the tensors that it shares with it."""
     skeleton = model.clone()
-    shared: Tensors = {}
+    outside: dict[str, ir.TensorProtocol] = {}
     for name, value in skeleton.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is not None and _is_outside(tensor):
-            shared[name] = tensor
-            shape = ir.Shape(tensor.shape.numpy())
-            value.const_value = ir.ExternalTensor("", None, None, tensor.dtype, shape=shape, name=name)
+        if value.const_value is not None and _is_outside(value.const_value):
+            outside[name] = value.const_value
+            value.const_value = _place_holder(name, value.const_value)
+    for name, node in _constants(skeleton).items():
+        tensor = node.attributes["value"].as_tensor()
+        if _is_outside(tensor):
+            outside[name] = tensor
+            node.attributes["value"] = ir.AttrTensor("value", _place_holder(tensor.name or "", tensor))
     _read_inner_tensors(skeleton)
     document = Document(ir.to_proto(skeleton))
-    for stub in document.model.graph.initializer:
-        if stub.name in shared:
+    for name, stub in weights_of(document.model.graph):
+        if name in outside:
             internalise(stub)
-            document.payloads[stub.name] = Stored(shared[stub.name].nbytes, shared[stub.name].tobytes)
-    return document, shared
+            document.payloads[name] = Stored(outside[name].nbytes, outside[name].tobytes)
+    return document, {document.payloads[name]: tensor for name, tensor in outside.items()}
+
+
+def _constants(model: ir.Model) -> dict[str, ir.Node]:
+    """The Constant nodes of the main graph that may be weights, by the names of what they make."""
+    return {
+        str(node.outputs[0].name): node
+        for node in model.graph
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.outputs) == 1
+        if [*node.attributes] == ["value"] and node.attributes["value"].type == ir.AttributeType.TENSOR
+    }
+
+
+def _place_holder(name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+    return ir.ExternalTensor("", None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
 
 
 def _is_outside(tensor: ir.TensorProtocol) -> bool:
@@ -49,13 +66,14 @@ def _is_outside(tensor: ir.TensorProtocol) -> bool:
 
 def _read_inner_tensors(model: ir.Model) -> None:
     """Bring weights of bodies and attributes that lie in files into memory; they are few and small."""
+    weights = set(_constants(model).values())
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if graph is not model.graph and isinstance(tensor, ir.ExternalTensor):
                 value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
         for node in graph:
-            for name, attribute in node.attributes.items():
+            for name, attribute in node.attributes.items() if node not in weights else ():
                 if isinstance(attribute.value, ir.ExternalTensor):
                     tensor = attribute.value
                     inner = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
@@ -64,16 +82,16 @@ def _read_inner_tensors(model: ir.Model) -> None:
 
 def model_of(document: Document, shared: Tensors) -> ir.Model:
     """The model in a document whose unfolded large weights are the shared tensors."""
-    for stub in document.model.graph.initializer:
-        if stub.name in document.payloads:
-            stub.data_location = EXTERNAL
+    for _, stub in document.detached():
+        stub.data_location = EXTERNAL
     model = ir.from_proto(document.model)
+    constants = _constants(model)
     for name, payload in document.payloads.items():
-        value = model.graph.initializers[name]
-        if isinstance(payload, Computed):
-            value.const_value = ir.tensor(payload.array(), name=name)
+        tensor = ir.tensor(payload.array(), name=name) if isinstance(payload, Computed) else shared[payload]
+        if name in model.graph.initializers:
+            model.graph.initializers[name].const_value = tensor
         else:
-            value.const_value = shared[name]
+            constants[name].attributes["value"] = ir.AttrTensor("value", tensor)
     return model
 
 

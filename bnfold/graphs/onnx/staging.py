@@ -29,12 +29,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from bnfold.errors import ModelError, OutputError
 from bnfold.graphs.onnx import files, wire
-from bnfold.graphs.onnx.document import Document
-from bnfold.graphs.onnx.external import externalise, internalise
+from bnfold.graphs.onnx.document import EXTERNAL, Document
+from bnfold.graphs.onnx.external import externalise, internalise, rename_external
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 ALIGNMENT_BYTES = 4096
@@ -63,14 +61,14 @@ def folder_beside(target: Path) -> Iterator[Path]:
 class Staged:
     """A result that is complete on the disk and does not yet have its name.
 
-    `model` is the file; `data` is the name of its data file beside it, if it has one, and `skeleton` the model without
+    `model` is the file; `data` is the name of its data file beside it, if it has one, and `document` the model without
     them then. `shared` are the names of data files that lie beside the target already.
     """
 
     model: Path
     target: Path
     data: str | None = None
-    skeleton: onnx.ModelProto | None = None
+    document: Document | None = None
     shared: tuple[str, ...] = ()
 
     @property
@@ -116,16 +114,14 @@ class Staged:
 
     def _rename_data(self) -> None:
         """Call the data by another name where a file of theirs has appeared beside the target."""
-        if self.data is None or self.skeleton is None or not os.path.lexists(self.target.with_name(self.data)):
+        if self.data is None or self.document is None or not os.path.lexists(self.target.with_name(self.data)):
             return
         free = _free_data_name(self.target)
         self.model.with_name(self.data).rename(self.model.with_name(free))
-        for tensor in self.skeleton.graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    entry.value = free
+        rename_external(self.document.model, free)
         self.data = free
-        self.model.write_bytes(self.skeleton.SerializeToString())
+        self.model.unlink()
+        _write_inline(self.document, self.model)
 
     def discard(self) -> None:
         """Free the room that it takes."""
@@ -166,9 +162,12 @@ def stage_copy(document: Document, target: Path, folder: Path) -> Staged:
 
 def write(document: Document, path: Path) -> None:
     """Write a document into one new file, which must not pass 2 GB. Raises OSError."""
-    for tensor in document.model.graph.initializer:
-        if tensor.name in document.payloads:
-            internalise(tensor)
+    for _, tensor in document.detached():
+        internalise(tensor)
+    _write_inline(document, path)
+
+
+def _write_inline(document: Document, path: Path) -> None:
     with path.open("xb") as file:
         wire.attach(document.model.SerializeToString(), document.payloads, file)
 
@@ -180,21 +179,31 @@ def is_too_large(document: Document) -> bool:
 
 
 def _with_data_file(document: Document, model: Path, target: Path) -> Staged:
-    """The weights into a data file beside the model, each at a multiple of the page size."""
+    """The weights into a data file beside the model, each at a multiple of the page size.
+
+    Tensors in Constant nodes stay there unless they were in such a file: not every runtime looks for them elsewhere.
+    """
     name = _free_data_name(target)
+    inline = Document(document.model)
+    initializers = {tensor.name for tensor in document.model.graph.initializer}
     with model.with_name(name).open("xb") as file:
         at = 0
-        for tensor in document.model.graph.initializer:
-            payload = document.payloads.get(tensor.name)
-            if payload is None:
+        for weight, tensor in document.detached():
+            payload = document.payloads[weight]
+            if weight not in initializers and tensor.data_location != EXTERNAL:
+                inline.payloads[weight] = payload
                 continue
             at += file.write(b"\0" * (-at % ALIGNMENT_BYTES))
             payload.write_to(file)
             externalise(tensor, name, at, payload.nbytes)
             at += payload.nbytes
-    with model.open("xb") as file:
-        file.write(document.model.SerializeToString())
-    return Staged(model, target, name, document.model)
+    if is_too_large(inline):
+        raise OutputError(f"{target}: cannot be written: its Constant nodes alone hold more than a file of 2 GB can")
+    _write_inline(inline, model)
+    if not at:
+        model.with_name(name).unlink()
+        return Staged(model, target)
+    return Staged(model, target, name, inline)
 
 
 def _free_data_name(target: Path) -> str:

@@ -31,13 +31,12 @@ def _flaw(document: Document) -> str | None:
 
     Weights that are not in the skeleton are shown to it as empty ones.
     """
-    model = document.copy().model
-    for tensor in model.graph.initializer:
-        if tensor.name in document.payloads:
-            internalise(tensor)
-            tensor.dims[:] = [0]
+    shown = document.copy()
+    for _, tensor in shown.detached():
+        internalise(tensor)
+        tensor.dims[:] = [0]
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(shown.model)
     except (onnx.checker.ValidationError, ValueError) as error:
         return next(iter(str(error).strip().splitlines()), type(error).__name__)
     return None

@@ -86,7 +86,10 @@ class Engine:
             document = inlined(document) or document
         graph = document.model.graph
         parts = [graph, *bodies(graph.node)]
-        parameters = sum(math.prod(tensor.dims) for part in parts for tensor in part.initializer)
+        initializers = {tensor.name for tensor in graph.initializer}
+        constants = {name: tensor for name, tensor in document.detached() if name not in initializers}
+        tensors = [*constants.values(), *(tensor for part in parts for tensor in part.initializer)]
+        parameters = sum(math.prod(tensor.dims) for tensor in tensors)
         if parameters > MOST_PARAMETERS:
             raise CannotRun(f"{parameters / 1e6:.0f} million parameters are more than it holds in float64")
         if graph.sparse_initializer:
@@ -98,6 +101,7 @@ class Engine:
         self.document = document
         self.jumps = False
         self._tensors = {tensor.name: tensor for part in (graph, *bodies(graph.node)) for tensor in part.initializer}
+        self._constants = constants  # Constant nodes whose data are not in them
         self._weights: Values = {}
         self._opsets = {item.domain: item.version for item in document.model.opset_import}
         self._borrowed: dict[int, Any] = {}
@@ -184,7 +188,7 @@ class Engine:
 
     def stored(self, name: str) -> Array:
         """A weight as it is stored."""
-        tensor = self._tensors[name]
+        tensor = self._tensors.get(name) or self._constants[name]
         payload = self.document.payloads.get(name)
         if payload is None:
             return onnx.numpy_helper.to_array(tensor)
@@ -267,6 +271,8 @@ class Engine:
             return self._loop(_attribute(node, "body"), inputs, values, run)
         if node.op_type == "Scan" and opset >= 9:  # before, it had a batch
             return self._scan(node, inputs, values, run)
+        if node.op_type == "Constant" and node.output[0] in self._constants:
+            return [widened(self.stored(node.output[0]))]
         if node.op_type in WRITTEN:
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             result = WRITTEN[node.op_type](attributes, inputs, opset, len(node.output))
