@@ -45,6 +45,14 @@ CASES = [
         "p",
     ),
     Case(
+        "what makes a parameter of another one",
+        "(T[N,4] x) => (T[N,3] y) <T[1,4] p, T[4,3] W, bn[4], int64[1] s = {4}>"
+        "{ b = BN(p) g = Reshape(b, s) n = BatchNormalization(x, g, beta, mean, var) y = MatMul(n, W) }",
+        "MatMul Add",
+        "p ; y",
+        direction="backward forward",
+    ),
+    Case(
         "inside a branch",
         """(T[N,4,6,6] x, bool k) => (T[N,4,6,6] y) <T[1,4,6,6] p, bn[4]>
         { y = If(k) <then_branch = a () => (T[N,4,6,6] t) { b = BN(p) t = Add(x, b) },

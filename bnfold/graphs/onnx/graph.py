@@ -46,6 +46,7 @@ class OnnxGraph(IndexedGraph):
         self._inferred = Facts(self.shapes, self.constants, outlined=False)
         self._exact: set[Node] = set()  # nodes of which outlines have not told enough
         self._revealed = Revealed()
+        self._evaluated = False  # whether a fold has made a constant of what was none
         self._kinds: dict[Node, ops.Kind] = {}
         self._names: set[str] = set()
         # What `emit` has to write: constants made, nodes gone, and whose metadata go where.
@@ -141,14 +142,17 @@ class OnnxGraph(IndexedGraph):
             self.metadata.setdefault(node, []).extend(edit.node for edit in dropped)
 
     def learn(self) -> bool:
-        told = self._revealed.news(self.shapes)
+        told, evaluated, self._evaluated = self._revealed.news(self.shapes), self._evaluated, False
         if told:
             settle_again(self.shapes, self.constants, self.scopes[0], told)
+        elif evaluated:
+            self.constants.reconsider()
+        if told or evaluated:
             self.facts.forget()
             self._inferred.forget()
             self._exact.clear()
             self._kinds.clear()
-        return bool(told)
+        return bool(told) or evaluated
 
     def _rewrite(self, edit: Rewrite) -> None:
         node: Node = edit.node
@@ -198,6 +202,7 @@ class OnnxGraph(IndexedGraph):
         if source is None or target is None:
             raise KeyError(f"'{node.name}' reads or makes nothing")
         self._revealed.merged.append((source, target))
+        self._evaluated |= self.constants.known(source) is not None
         maker = source.producer
         # What a foreign operator makes keeps its name: of this value alone the file is believed what it says of sizes.
         keeps_output = edit.keep == "output" and not (maker is not None and maker.domain)
