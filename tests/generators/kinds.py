@@ -15,7 +15,10 @@ from pebble import ProcessExpired, ProcessPool
 
 from generators.verdict import Verdict
 
-KINDS = {"graphs": "generators.graphs", "grown": "generators.grown.judging"}
+KINDS = {
+    "graphs": "generators.graphs",
+    "modules": "generators.modules.judge",
+}
 MOST_CASES = 200  # of one process, so that what libraries keep of old cases does not fill the memory
 
 

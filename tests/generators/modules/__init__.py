@@ -1,0 +1,1 @@
+"""Random PyTorch modules, and what must hold of their folds: `judge.judged`."""
