@@ -175,7 +175,7 @@ STORED = {
         "float",
         ["Sub"],
     ),
-    "in float64 the factor is as it is": ("a = Mul(s, c) z = Div(a, c)", "double", ["Mul"]),
+    "in float64 the factor is as it is": ("a = Mul(s, c) z = Div(a, c)", "double", ["Mul", "Div"]),
     "a product that float32 takes for 1": ("a = Mul(s, c) z = Mul(a, i)", "float", ["Mul", "Mul"]),
     "the same, around an operator": ("a = Mul(s, c) r = Relu(a) z = Mul(r, i)", "float", ["Mul", "Relu", "Mul"]),
 }

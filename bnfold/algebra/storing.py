@@ -9,7 +9,8 @@ identity, and a second fold would do what the first one did not. Decisions:
   What may be float64's rounding is known from the sizes of the terms that were summed (`NOISE` times these).
 - Where the type itself rounds away what is said (`x * c * d` with d as near to 1/c as float32 can tell, a factor of
   1 + 3e-8), no operator gets such a constant: a fold is the same function in float64, and this would be another one.
-- In float64 nothing is rounded, so that nothing is taken for what it is not.
+  Nor where the type is but `STEPS` from doing so: constants that were rounded in between would compose to either.
+- In float64 nothing is rounded, so that nothing is taken for what it is not, and `x * c / c` stays.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.algebra.affine import Affine, Array, compact
+from bnfold.algebra.affine import Affine, Array, compact, varying
 from bnfold.algebra.edits import Node
 from bnfold.algebra.graph import Graph
 from bnfold.algebra.ops import ConstAffine
 
 NOISE = 2.0**-48  # of float64, in as many as thirty operations
+STEPS = 3  # of a type, as many as the rounding of a few constants that are composed
 _NEUTRAL = (0.0, 1.0, -1.0)
 
 
@@ -35,6 +37,21 @@ def says_less(stored: Array, exact: Array) -> bool:
     if less.shape != more.shape or bool(((stored == 0) & (exact != 0)).any()):
         return True
     return less.size == 1 and less.item() in _NEUTRAL
+
+
+def is_lost(exact: Array, stored: Array, step: float) -> bool:
+    """Whether a parameter that says less than this one is so near that rounding decides; `step` is that of its type."""
+    if says_less(stored, exact):
+        return True
+    more = compact(exact)
+    for axis in varying(more) if more.size else ():
+        if _is_near(more, more.take([0], axis), step):
+            return True
+    return more.size == 1 and any(more.item() != number and _is_near(more, number, step) for number in _NEUTRAL)
+
+
+def _is_near(parameter: Array, other: Array | float, step: float) -> bool:
+    return bool((np.abs(parameter - other) <= STEPS * step * np.abs(other)).all())
 
 
 def settled(exact: Array, stored: Array, size: Array) -> Array:

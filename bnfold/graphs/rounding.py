@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.algebra.affine import Affine, Array, Refusal
-from bnfold.algebra.storing import as_read, says_less
+from bnfold.algebra.storing import as_read, is_lost
 
 
 class Folded(Protocol):
-    """A constant and the affine that folds have put on it: before these, after them, and after them as it is stored."""
+    """A constant and the affine that folds have put on it: before these, after them, and after them as it is stored.
+
+    `step` is the distance between 1 and the next larger number of its type.
+    """
 
     affine: Affine | None
+
+    @property
+    def step(self) -> float: ...
 
     def plain64(self) -> Array: ...
 
@@ -34,7 +40,7 @@ def settled(known: Folded) -> Array:
 
 def lost(known: Folded) -> Refusal | None:
     """Why an affine operator that stays cannot have this constant: in its type it would be another one."""
-    if not says_less(known.stored64(), settled(known)):
+    if not is_lost(settled(known), known.stored64(), known.step):
         return None
     detail = "what the folded constant says is lost when it is rounded to its type"
     return Refusal("below-precision", detail)

@@ -21,13 +21,14 @@ FLOATING = {
     onnx.TensorProto.DOUBLE,
     onnx.TensorProto.BFLOAT16,
 }
-_BFLOAT16_MAX = 3.3895313892515355e38
+_BFLOAT16 = 3.3895313892515355e38, 2.0**-7
 
 
 @cache
-def _limit(elem_type: int) -> float:
+def _limits(elem_type: int) -> tuple[float, float]:
+    """The largest number of a type, and its step from 1."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
-    return float(np.finfo(dtype).max) if dtype.kind == "f" else _BFLOAT16_MAX
+    return (float(np.finfo(dtype).max), float(np.finfo(dtype).eps)) if dtype.kind == "f" else _BFLOAT16
 
 
 @dataclass(eq=False, slots=True)
@@ -108,7 +109,12 @@ class Known:
     @property
     def limit(self) -> float:
         """The largest number of its type."""
-        return _limit(self.elem_type)
+        return _limits(self.elem_type)[0]
+
+    @property
+    def step(self) -> float:
+        """The distance between 1 and the next larger number of its type."""
+        return _limits(self.elem_type)[1]
 
     def _is_finite(self) -> bool:
         return bool(np.isfinite(self.stored64()).all())

@@ -57,6 +57,11 @@ class Known:
         return np.broadcast_shapes(self.shape, self.affine.scale.shape, self.affine.shift.shape)
 
     @property
+    def step(self) -> float:
+        """The distance between 1 and the next larger number of its type."""
+        return torch.finfo(self.dtype).eps
+
+    @property
     def nbytes(self) -> int:
         return math.prod(self.folded_shape) * self.dtype.itemsize
 

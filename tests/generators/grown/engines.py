@@ -107,8 +107,10 @@ def _run_runtime(model: onnx.ModelProto, feed: Mapping[str, Any]) -> list[Any] |
     return _arrays(values)
 
 
-def _arrays(values: list[Any]) -> list[Any]:
-    return [value if isinstance(value, list) else np.asarray(value) for value in values]
+def _arrays(values: list[Any]) -> list[Any] | None:
+    """Arrays and lists of them; None where there is a tensor of another kind, as a sparse one."""
+    out = [value if isinstance(value, list) else np.asarray(value) for value in values]
+    return None if any(isinstance(value, np.ndarray) and value.dtype == object for value in out) else out
 
 
 def _run_reference(model: onnx.ModelProto, feed: Mapping[str, Any], wide: bool = True) -> list[Any] | None:
