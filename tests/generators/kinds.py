@@ -17,6 +17,7 @@ from generators.verdict import Verdict
 
 KINDS = {
     "graphs": "generators.graphs",
+    "grown": "generators.grown.judging",
     "modules": "generators.modules.judge",
 }
 MOST_CASES = 200  # of one process, so that what libraries keep of old cases does not fill the memory
