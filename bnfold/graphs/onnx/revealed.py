@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from bnfold.algebra.axes import Shape, Size
 from bnfold.graphs.onnx.index import Value
-from bnfold.graphs.onnx.shapes import Shapes, Told, made_up
+from bnfold.graphs.onnx.inference import Told
+from bnfold.graphs.onnx.shapes import Shapes, made_up
 
 
 @dataclass

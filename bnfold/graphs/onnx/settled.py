@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from bnfold.graphs.onnx.constants import Constants, may_be_known
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.index import Scope, Value
+from bnfold.graphs.onnx.inference import INTEGERS, Told
 from bnfold.graphs.onnx.known import Known
-from bnfold.graphs.onnx.shapes import INTEGERS, Shapes, Told
+from bnfold.graphs.onnx.shapes import Shapes
 
 MOST_ROUNDS = 5
 _MOST_INTEGERS = 64  # in a shape, a list of axes or of bounds

@@ -28,8 +28,8 @@ from bnfold.graphs.onnx.exact.rounding import Rounding
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
 from bnfold.graphs.onnx.index import graphs_of, is_foreign
+from bnfold.graphs.onnx.inferred import sizes_of
 from bnfold.graphs.onnx.paths import spell_out_paths
-from bnfold.graphs.onnx.shapes import sizes_of
 
 MOST_PARAMETERS = 2**28
 
