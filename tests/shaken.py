@@ -75,6 +75,7 @@ def _shaken(model: onnx.ModelProto, step: float, rng: np.random.Generator) -> on
 
 def _types(model: onnx.ModelProto) -> Iterator[int]:
     """The element types of inputs and constants, and those that are cast to."""
+    casts = _cast_to(model)
     yield from (info.type.tensor_type.elem_type for info in model.graph.input)
     for part in _parts(model):
         if isinstance(part, onnx.GraphProto):
@@ -83,8 +84,21 @@ def _types(model: onnx.ModelProto) -> Iterator[int]:
             for item in node.attribute:
                 if item.HasField("t"):
                     yield item.t.data_type
-                elif item.name in ("to", "dtype"):
+                elif item.name in casts:
                     yield item.i
+        if isinstance(part, onnx.FunctionProto):
+            yield from (item.i for item in part.attribute_proto if item.name in casts)
+
+
+def _cast_to(model: onnx.ModelProto) -> set[str]:
+    """The names of attributes that say what is cast to, those of functions that hand it on among them."""
+    nodes = [node for part in _parts(model) for node in part.node]
+    found, handed_on = set[str](), {"to", "dtype"}
+    while handed_on:
+        found |= handed_on
+        items = [item for node in nodes for item in node.attribute if item.ref_attr_name and item.name in handed_on]
+        handed_on = {item.ref_attr_name for item in items} - found
+    return found
 
 
 def _parts(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from oracle import Case, judge
+from oracle import Case, judge, run_on_reference
+from shaken import movement
 
 import bnfold
 
@@ -77,3 +78,27 @@ def test_a_weight_that_is_off_by_more_than_rounding_is_one(
 
     monkeypatch.setattr(bnfold, "fold", wrong)
     assert any("is off by" in message for message in judge(case).failures)
+
+
+def test_the_type_of_a_cast_is_known_where_the_caller_of_a_function_names_it() -> None:
+    inner = helper.make_node("Cast", ["x"], ["y"])
+    inner.attribute.append(onnx.AttributeProto(name="to", ref_attr_name="kind", type=onnx.AttributeProto.INT))
+    outer = helper.make_node("F", ["x"], ["y"], domain="local")
+    outer.attribute.append(onnx.AttributeProto(name="kind", ref_attr_name="narrow", type=onnx.AttributeProto.INT))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    functions = [
+        helper.make_function("local", "F", ["x"], ["y"], [inner], opsets, ["kind"]),
+        helper.make_function("local", "G", ["x"], ["y"], [outer], opsets, ["narrow"]),
+    ]
+    graph = helper.make_graph(
+        [
+            helper.make_node("G", ["x"], ["h"], domain="local", narrow=TensorProto.FLOAT16),
+            helper.make_node("Cast", ["h"], ["y"], to=TensorProto.FLOAT),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [8])],
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=opsets, functions=functions)
+    x = np.linspace(0.9, 1.9, 8, dtype=np.float32) / 3
+    assert movement(model, {"x": x}, run_on_reference)["y"] > 2.0**-13
