@@ -61,8 +61,6 @@ def _by_numpy(node: Node, arrays: Arrays) -> NDArray[Any] | None:
         return x * np.ones(arrays[1], x.dtype)
     if x.dtype not in _FLOATS:
         return None
-    if node.op == "CastLike":
-        return x.astype(arrays[1].dtype) if arrays[1].dtype in _FLOATS else None
     function = _ARITHMETIC.get(node.op)
     return function(*arrays) if function and all(array.dtype == x.dtype for array in arrays) else None
 

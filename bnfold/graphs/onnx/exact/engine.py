@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 
 from bnfold.graphs.onnx.document import Document
-from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, widened
+from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, unlike, widened
 from bnfold.graphs.onnx.exact.rounding import Rounding
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
@@ -278,6 +278,9 @@ class Engine:
             result = WRITTEN[node.op_type](attributes, inputs, opset, len(node.output))
             return result if isinstance(result, list) else [np.asarray(result)]
         if node.op_type in BORROWED:
+            different = unlike(node.op_type, (item.name for item in node.attribute), inputs)
+            if different is not None:
+                raise CannotRun(f"{different}: this operator has no implementation in float64 here for that")
             return [_as_value(result) for result in self._reference(node, opset).run(*inputs)]
         raise CannotRun("this operator has no implementation in float64 here")
 

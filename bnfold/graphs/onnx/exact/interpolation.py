@@ -1,4 +1,8 @@
-"""Resize in float64, from the text of the ONNX standard: one matrix per axis."""
+"""Resize in float64, from the text of the ONNX standard: one matrix per axis.
+
+Runtimes compute coordinates in float32. Where a result in float32 is another element than in float64, or another size,
+there is no implementation here.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+_CLOSE = 1e-5
 
 
 def resize(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int, count: int) -> Array:
-    """Resize of opset 10 and newer; NotImplementedError for aspect policies, antialiasing and crops."""
+    """Resize of opset 10 and newer; NotImplementedError for aspect policies, antialiasing, crops and what is close."""
     operands: list[Any] = [inputs[0], None, inputs[1], None] if opset < 11 else [*inputs, None, None, None]
     x, _, scales, sizes = operands[:4]
     policy = attributes.get("keep_aspect_ratio_policy", b"stretch")
@@ -24,7 +29,11 @@ def resize(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int, cou
         old = x.shape[axis]
         fixed = sizes is not None and len(sizes) > 0
         new = int(sizes[i]) if fixed else math.floor(old * float(scales[i]))
+        if not fixed and new != math.floor(np.float32(old) * np.float32(scales[i])):
+            raise NotImplementedError("a size that rounding decides")
         scale = new / old if fixed else float(scales[i])
+        if opset < 11 and scale < 1 and attributes.get("mode", b"nearest") == b"nearest":
+            raise NotImplementedError("a nearest element below opset 11, to fewer")  # ONNX Runtime rounds up there
         if new != old or scale != 1:
             weights = _weights(attributes, opset, old, new, scale)
             y = np.moveaxis(np.moveaxis(y, axis, -1) @ weights.T, -1, axis)
@@ -73,6 +82,9 @@ def _coordinate(i: int, old: int, new: int, scale: float, mode: str) -> float:
 
 
 def _nearest(at: float, mode: str) -> int:
+    beyond = at % 1 if mode in ("floor", "ceil") else (at - 0.5) % 1
+    if 0 < min(beyond, 1 - beyond) < _CLOSE * max(1.0, abs(at)):
+        raise NotImplementedError("an element that rounding decides")
     if mode == "floor":
         return math.floor(at)
     if mode == "ceil":

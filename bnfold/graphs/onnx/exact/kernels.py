@@ -2,18 +2,26 @@
 
 Borrowed are operators whose implementation computes in the type of its input and agrees with ONNX Runtime (a test runs
 each); the others are written here because onnx's own are slow, wrong for some attributes, or compute in float32.
+
+Where an implementation and ONNX Runtime part, there is none here until it is known who is right:
+- GRU, LSTM, RNN with `clip`, `activations`, `input_forget` or lengths of sequences: the reference ignores them.
+- pools with dilations and `auto_pad` SAME: ONNX Runtime pads by the kernel without its dilations.
+- pools and means of integers, means over no elements.
+- Dropout's mask below opset 12: ONNX Runtime leaves it false.
+- Resize where rounding decides which element is the nearest, or how many there are; to fewer below opset 11.
+- Casts to float16 and bfloat16 round nothing here, so that numbers beyond their range stay finite.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
-from bnfold.graphs.onnx.corrected import CORRECTED, Operator
+from bnfold.graphs.onnx.corrected import CORRECTED, Operator, cast
 from bnfold.graphs.onnx.exact.interpolation import resize
 from bnfold.graphs.onnx.exact.windows import Array, Attributes, average_pool, conv, conv_transpose, max_pool
 
@@ -74,10 +82,7 @@ def _cast(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Arr
         if inputs[0].dtype.kind not in "fiub":
             raise CannotRun(f"a cast from {inputs[0].dtype}")
         return np.asarray(inputs[0], np.float64)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(attributes["to"])
-    if dtype.kind not in "iub":
-        raise CannotRun(f"a cast to {dtype}")
-    return np.asarray(inputs[0]).astype(dtype)
+    return cast(np.asarray(inputs[0]), onnx.helper.tensor_dtype_to_np_dtype(attributes["to"]))
 
 
 def _constant(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Array:
@@ -99,15 +104,50 @@ def _constant_of_shape(attributes: Attributes, inputs: Inputs, opset: int, count
 def _dropout(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> list[Array]:
     if (len(inputs) > 2 and inputs[2]) or (opset < 7 and not attributes.get("is_test")):
         raise CannotRun("a Dropout in training mode")
+    if count > 1 and opset < 12:
+        raise CannotRun("the mask is asked for")
     return [inputs[0], np.ones(inputs[0].shape, bool)][:count]
 
 
+def _rows(attributes: Attributes, x: Array, opset: int, function: Callable[[Array], Array]) -> Array:
+    """A function of the last axis along the axis; before opset 13, along all from the axis on as one."""
+    axis = attributes.get("axis", 1 if opset < 13 else -1)
+    if opset >= 13:
+        return np.asarray(np.moveaxis(function(np.moveaxis(x, axis, -1)), -1, axis))
+    return function(x.reshape(math.prod(x.shape[:axis]), -1)).reshape(x.shape)
+
+
 def _softmax(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Array:
-    x, axis = inputs[0], attributes.get("axis", 1 if opset < 13 else -1)
-    rows = x.reshape(math.prod(x.shape[:axis]), -1) if opset < 13 else np.moveaxis(x, axis, -1)
-    powers = np.exp(rows - rows.max(-1, keepdims=True))
-    y = powers / powers.sum(-1, keepdims=True)
-    return np.asarray(y.reshape(x.shape) if opset < 13 else np.moveaxis(y, -1, axis))
+    def softmax(rows: Array) -> Array:
+        powers = np.exp(rows - rows.max(-1, keepdims=True))
+        return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+    return _rows(attributes, inputs[0], opset, softmax)
+
+
+def _log_softmax(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Array:
+    def log_softmax(rows: Array) -> Array:
+        below = rows - rows.max(-1, keepdims=True)
+        return np.asarray(below - np.log(np.exp(below).sum(-1, keepdims=True)))
+
+    return _rows(attributes, inputs[0], opset, log_softmax)
+
+
+def _lp_normalization(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Array:
+    x, p = inputs[0], attributes.get("p", 2)
+    norm = (np.abs(x) ** p).sum(attributes.get("axis", -1), keepdims=True) ** (1 / p)
+    return np.asarray(x / np.where(norm == 0, 1, norm))
+
+
+def _reduce_mean(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Array:
+    x, given = inputs[0], attributes.get("axes") if opset < 18 else [*inputs, None][1]
+    if not x.size or x.dtype.kind != "f":
+        raise CannotRun("a mean of integers, or over no elements")
+    if given is None or not len(given):
+        if attributes.get("noop_with_empty_axes"):
+            return np.asarray(x)
+        given = range(x.ndim)
+    return np.asarray(x.mean(tuple(int(axis) for axis in given), keepdims=bool(attributes.get("keepdims", 1))))
 
 
 def _standardised(x: Array, axes: tuple[int, ...], eps: float) -> Array:
@@ -180,36 +220,41 @@ WRITTEN: dict[str, Operator] = {
     "Identity": _of(lambda x: x),
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
+    "LogSoftmax": _log_softmax,
+    "LpNormalization": _lp_normalization,
     "MatMul": _of(np.matmul),
     "MaxPool": _windowed(max_pool),
     "Mish": _of(lambda x: x * np.tanh(np.logaddexp(0, x))),
+    "ReduceMean": _reduce_mean,
     "PRelu": _of(lambda x, slope: np.where(x < 0, slope * x, x)),
     "Resize": resize,
     "Sigmoid": _of(_sigmoid),
     "Softmax": _softmax,
 }
 
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+_IGNORED = frozenset({"activation_alpha", "activation_beta", "activations", "clip", "input_forget"})
+
+
+def unlike(op: str, attributes: Iterable[str], inputs: Inputs) -> str | None:
+    """What a borrowed implementation of a node would compute otherwise than ONNX Runtime."""
+    if op not in _RECURRENT:
+        return None
+    if len(inputs) > 4 and inputs[4] is not None:
+        return "lengths of sequences"
+    return next((f"the attribute '{name}'" for name in attributes if name in _IGNORED), None)
+
+
 BORROWED = frozenset(
     {
         *("Abs", "Add", "And", "ArgMax", "ArgMin", "Celu", "Clip", "Concat", "ConcatFromSequence", "Cos", "CumSum"),
-        *("DepthToSpace", "Div", "Einsum", "Elu", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather"),
-        *(
-            "GatherElements",
-            "GatherND",
-            "GRU",
-            "Greater",
-            "GreaterOrEqual",
-            "HardSigmoid",
-            "LSTM",
-            "LeakyRelu",
-            "Less",
-        ),
-        *("LessOrEqual", "Log", "LogSoftmax", "LpNormalization", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not"),
-        *("OneHot", "Or", "Pad", "Pow", "RNN", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum"),
-        *("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
-        *("Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Selu", "SequenceAt", "SequenceConstruct"),
-        *("Shape", "Sign", "Sin", "Size", "Slice", "Softplus", "Softsign", "SpaceToDepth", "Split"),
-        *("SplitToSequence", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Tile", "TopK"),
-        *("Transpose", "Trilu", "Where", "Xor"),
+        *("DepthToSpace", "Div", "Einsum", "Elu", "Equal", "Exp", "Expand", "Flatten", "Floor", "GRU", "Gather"),
+        *("GatherElements", "GatherND", "Greater", "GreaterOrEqual", "HardSigmoid", "LSTM", "LeakyRelu", "Less"),
+        *("LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "OneHot", "Or", "Pad", "Pow", "RNN"),
+        *("Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMin"),
+        *("ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND"),
+        *("Selu", "SequenceAt", "SequenceConstruct", "Shape", "Sign", "Sin", "Size", "Slice", "Softplus", "Softsign"),
+        *("SpaceToDepth", "Split", "SplitToSequence", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Tile"),
+        *("TopK", "Transpose", "Trilu", "Where", "Xor"),
     }
 )

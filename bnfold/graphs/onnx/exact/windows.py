@@ -140,8 +140,18 @@ def _transposed_pads(attributes: Attributes, whole: list[int], sizes: Sequence[i
     return [_halves(total, mode) for total in totals]
 
 
+def _pool_windows(attributes: Attributes, x: Array) -> _Windows:
+    """The windows of a pool; NotImplementedError where ONNX Runtime has others, and for integers."""
+    dilated = any(step != 1 for step in attributes.get("dilations") or ())
+    if dilated and attributes.get("auto_pad", b"NOTSET").startswith(b"SAME"):
+        raise NotImplementedError("a dilated pool with auto_pad")
+    if x.dtype.kind != "f":
+        raise NotImplementedError("a pool of integers")
+    return _windows(attributes, x.shape[2:], attributes["kernel_shape"])
+
+
 def average_pool(attributes: Attributes, x: Array) -> Array:
-    windows = _windows(attributes, x.shape[2:], attributes["kernel_shape"])
+    windows = _pool_windows(attributes, x)
     beyond = windows.beyond(x.shape[2:])
     counted = np.pad(np.ones(x.shape[2:]), windows.pads, constant_values=float(attributes.get("count_include_pad", 0)))
     counted = np.pad(counted, beyond)
@@ -157,7 +167,7 @@ def average_pool(attributes: Attributes, x: Array) -> Array:
 
 def max_pool(attributes: Attributes, x: Array) -> Array:
     """The maxima alone, not where they were."""
-    windows = _windows(attributes, x.shape[2:], attributes["kernel_shape"])
+    windows = _pool_windows(attributes, x)
     x = _padded(_padded(x, windows.pads, -np.inf), windows.beyond(x.shape[2:]), -np.inf)
     y = np.full((*x.shape[:2], *windows.counts), -np.inf)
     for _, view in windows.taps():

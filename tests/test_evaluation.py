@@ -1,0 +1,58 @@
+"""Constants that operators make of constants: only what every implementation makes alike is one."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from bnfold.graphs.onnx.evaluation import evaluate
+from bnfold.graphs.onnx.index import Node, index_model
+
+
+def cast_node(to: int, source: int) -> Node:
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=to)],
+        "g",
+        [helper.make_tensor_value_info("x", source, [2])],
+        [helper.make_tensor_value_info("y", to, [2])],
+    )
+    return index_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)]))[0].nodes[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "to"),
+    [
+        (np.asarray([1.5, 2.5], np.float32), TensorProto.UINT4),
+        (np.asarray([1.5, 2.5], np.float32), TensorProto.INT4),
+        (np.asarray([1.5, 2.5], np.float32), TensorProto.FLOAT8E4M3FN),
+        (np.asarray([1, 2], ml_dtypes.int4), TensorProto.FLOAT),
+        (np.asarray([1, 300], np.float32), TensorProto.UINT8),
+        (np.asarray([1, -1], np.float32), TensorProto.UINT8),
+        (np.asarray([1, np.nan], np.float32), TensorProto.INT32),
+        (np.asarray([1, np.inf], np.float16), TensorProto.INT64),
+        (np.asarray([1, 2.0**63], np.float64), TensorProto.INT64),
+    ],
+)
+def test_a_cast_that_implementations_do_in_different_ways_makes_no_constant(values: np.ndarray, to: int) -> None:
+    source = helper.np_dtype_to_tensor_dtype(values.dtype)
+    assert evaluate(cast_node(to, source), [values], 0) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "to", "expected"),
+    [
+        (np.asarray([1.75, -1.75], np.float32), TensorProto.INT8, np.asarray([1, -1], np.int8)),
+        (np.asarray([255.9, 0], np.float64), TensorProto.UINT8, np.asarray([255, 0], np.uint8)),
+        (np.asarray([300, -1], np.int64), TensorProto.UINT8, np.asarray([44, 255], np.uint8)),
+        (np.asarray([0.5, 0], np.float32), TensorProto.BOOL, np.asarray([True, False])),
+        (np.asarray([1.5, 2.5], np.float32), TensorProto.BFLOAT16, np.asarray([1.5, 2.5], ml_dtypes.bfloat16)),
+        (np.asarray([-(2.0**63), 2.0**62], np.float64), TensorProto.INT64, np.asarray([-(2**63), 2**62])),
+    ],
+)
+def test_other_casts_do(values: np.ndarray, to: int, expected: np.ndarray) -> None:
+    found = evaluate(cast_node(to, helper.np_dtype_to_tensor_dtype(values.dtype)), [values], 0)
+    assert found is not None
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
