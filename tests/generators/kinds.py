@@ -19,6 +19,8 @@ KINDS = {
     "graphs": "generators.graphs",
     "grown": "generators.grown.judging",
     "modules": "generators.modules.judge",
+    "operators": "generators.operators",
+    "sandwich": "generators.sandwich.judging",
 }
 MOST_CASES = 200  # of one process, so that what libraries keep of old cases does not fill the memory
 
