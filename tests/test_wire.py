@@ -95,6 +95,16 @@ def test_detached_and_attached_is_the_same_file(model: onnx.ModelProto) -> None:
     assert reattached(data) == data
 
 
+@pytest.mark.parametrize("numbers", [[], [1] * 5000], ids=["small", "large"])
+def test_a_model_that_makes_one_constant_twice_stays_whole(numbers: list[int]) -> None:
+    model = parse(CONV, "float")
+    raw = onnx.numpy_helper.from_array(np.ones(5000, np.float32))
+    for tensor in (raw, onnx.helper.make_tensor("", onnx.TensorProto.INT32, [len(numbers)], numbers)):
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["k"], value=tensor))
+    data = model.SerializeToString()
+    assert reattached(data) == data
+
+
 @given(models())
 def test_a_model_in_memory_becomes_the_same_file(model: onnx.ModelProto) -> None:
     data = model.SerializeToString()

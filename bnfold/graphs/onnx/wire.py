@@ -13,6 +13,7 @@ onnx.proto, as named below.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import BinaryIO, NamedTuple, Protocol
 
 GRAPH = 7  # of ModelProto
@@ -99,25 +100,32 @@ def detach(data: Buffer) -> tuple[bytes, dict[str, Segment]]:
     segments: dict[str, Segment] = {}
     pieces: list[Buffer] = []
     seen: set[str] = set()
+    small: list[Field] = []
+    of_nodes: set[str] = set()
     keep_from = graph.content
     for field in fields(data, graph.content, graph.end):
         if field.wire != _LENGTH or field.number not in (INITIALIZER, NODE):
             continue
         if field.number == NODE and field.end - field.content <= LARGE_BYTES:
+            small.append(field)
             continue
         spot = _of_initializer(data, field) if field.number == INITIALIZER else _of_constant(data, field)
-        raw = spot.raw if spot is not None and _is_large(spot.raw) else None
-        if spot is None or (raw is None and field.number == NODE):
+        if spot is None:
             continue
         if spot.name in seen:
             return bytes(data), {}
         seen.add(spot.name)
-        if raw is None:
+        raw = spot.raw
+        if raw is None or not _is_large(raw):
             continue
         segments[spot.name] = Segment(raw.content, raw.end - raw.content)
+        if field.number == NODE:
+            of_nodes.add(spot.name)
         before, after = _rewrapped(data, spot.around, raw.start, raw.end, 0)
         pieces += [data[keep_from : field.start], *before, *after]
         keep_from = field.end
+    if any(spot.name in of_nodes for spot in map(partial(_of_constant, data), small if of_nodes else ()) if spot):
+        return bytes(data), {}
     pieces.append(data[keep_from : graph.end])
     body = b"".join(pieces)
     return b"".join([data[: graph.start], _head(GRAPH, len(body)), body, data[graph.end :]]), segments
