@@ -20,6 +20,7 @@ import onnx
 import onnx.inliner
 import onnxruntime
 from reference import evaluator as ReferenceEvaluator
+from reference import inlined
 from shaken import movement
 from widened import widened
 
@@ -223,7 +224,7 @@ def run_on_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Answ
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = ReferenceEvaluator(widened(model)).run(None, wide)
+            values = ReferenceEvaluator(widened(inlined(model))).run(None, wide)
     except Exception as error:  # it raises what it likes
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return _arrays([info.name for info in model.graph.output], values)

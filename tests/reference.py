@@ -273,10 +273,26 @@ OPS: tuple[type[OpRun], ...] = (
 )  # fmt: skip
 
 
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its functions written out; their attributes' defaults, which onnx's inliner drops, are given."""
+    if not model.functions:
+        return model
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    defaults = {(function.domain, function.name): function.attribute_proto for function in whole.functions}
+    waiting: list[Any] = [whole.graph, *whole.functions]
+    while waiting:
+        for node in waiting.pop().node:
+            given = {item.name for item in node.attribute}
+            waiting += [item.g for item in node.attribute if item.HasField("g")]
+            missing = [item for item in defaults.get((node.domain, node.op_type), ()) if item.name not in given]
+            node.attribute.extend(missing)
+    return onnx.inliner.inline_local_functions(whole)
+
+
 def evaluator(model: Any) -> ReferenceEvaluator:
-    """The reference, corrected; functions are inlined, for they would be run without the corrections."""
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    """The reference, corrected; functions are written out, for they would be run without the corrections."""
+    model = inlined(model)
     single = {node.op_type for node in model.graph.node if node.op_type == "MaxPool" and len(node.output) > 1}
     extra = () if single else (_pool("MaxPool", _largest),)
     return ReferenceEvaluator(model, new_ops=[*OPS, *extra])

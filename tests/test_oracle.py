@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from oracle import Case, judge, run_on_reference
+from oracle import Case, judge, run_on_reference, run_on_runtime
 from shaken import movement
 
 import bnfold
@@ -102,3 +102,19 @@ def test_the_type_of_a_cast_is_known_where_the_caller_of_a_function_names_it() -
     model = helper.make_model(graph, ir_version=8, opset_imports=opsets, functions=functions)
     x = np.linspace(0.9, 1.9, 8, dtype=np.float32) / 3
     assert movement(model, {"x": x}, run_on_reference)["y"] > 2.0**-13
+
+
+@pytest.mark.parametrize("call", ["F(x)", "F<beta = 0.25>(x)", "F<to = 10>(x)"])
+def test_the_reference_knows_attributes_of_functions_by_default_and_by_call(call: str) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["" : 17, "local" : 1]> g (float[2,2] x) => (float16[2,2] y)
+        {{ y = local.{call} }} <domain: "local", opset_import: ["" : 17]>
+        F <alpha: float = 3.0, beta: float = 0.5, to: int = 10> (x) => (y)
+        {{ z = Gemm<alpha: float = @alpha, beta: float = @beta>(x, x, x) y = Cast<to: int = @to>(z) }}"""
+    )
+    x = np.asarray([[1, 2], [3, 4]], np.float32)
+    found, expected = run_on_reference(model, {"x": x}), run_on_runtime(model, {"x": x})
+    assert not isinstance(found, str), found
+    assert not isinstance(expected, str), expected
+    assert found["y"].dtype == np.float64
+    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-2)
