@@ -174,8 +174,8 @@ def from_proto(model: onnx.ModelProto) -> Document:
     weights = {tensor.name: tensor for tensor in tensors if len(tensor.raw_data) >= wire.LARGE_BYTES}
     constants = [node for node in graph.node[:] if _is_large_constant(node)]
     around = (message for node in constants for message in (node, node.attribute[0], node.attribute[0].t))
-    names = {tensor.name for tensor in tensors}.union(node.output[0] for node in constants)
-    if len(names) < len(tensors) + len(constants) or any(
+    names = [name for name, _ in weights_of(graph)] if constants else [tensor.name for tensor in tensors]
+    if len(set(names)) < len(names) or any(
         len(UnknownFieldSet(part)) for part in (model, graph, *weights.values(), *around)
     ):
         return from_bytes(model.SerializeToString())
