@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,26 @@ def test_a_disagreement_of_the_runtime_with_itself_is_named_and_does_not_decide(
     (note,) = verdict.notes
     assert note.startswith("ONNX Runtime's own optimisations change the original's output 'y' by ")
     assert (output.noise_floor or 0) > output.tolerance
+
+
+TWO_INPUTS = "f (float[N, 4] x, float[N, 4] z) => (float[a, 4] y, float[b, 4] w) { y = Abs(x) w = Abs(z) }"
+
+
+@pytest.mark.parametrize(("rows", "noted"), [(3, False), (5, True)])
+@pytest.mark.parametrize("given", ["shapes", "data"])
+def test_sizes_that_contradict_the_names_of_the_model_are_noted(
+    given: str, rows: int, noted: bool, tmp_path: Path
+) -> None:
+    """Exporters give one name to sizes that differ, and ONNX Runtime takes what is fed."""
+    shapes = {"x": (3, 4), "z": (rows, 4)}
+    options = replace(QUICK, input_shapes=shapes)
+    if given == "data":
+        np.savez(tmp_path / "d.npz", **{name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+        options = replace(QUICK, input_data=tmp_path / "d.npz", check_n=0)
+    verdict = verify(graph(TWO_INPUTS), graph(TWO_INPUTS), options)
+    assert verdict.passed
+    said = "the shapes given make 'N' 3 and 5: the model's names say that these sizes are the same"
+    assert verdict.notes == ((said,) if noted else ())
 
 
 # The parts

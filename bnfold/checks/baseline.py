@@ -11,7 +11,7 @@ from bnfold.checks.feed import Feed, nudged, scaled
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, Runner
-from bnfold.checks.shapes import shape_text
+from bnfold.checks.shapes import contradictions, shape_text
 from bnfold.errors import ModelError
 from bnfold.slices import Slices
 
@@ -34,6 +34,7 @@ class Baseline:
     Attributes:
         session: the original, on the CPU without graph optimisations.
         feeds: what it is compared on.
+        contradictions: where the sizes that were given contradict the names that the model gives to sizes.
 
     Raises:
         UsageError: if the options do not fit the model's inputs.
@@ -69,6 +70,8 @@ class Baseline:
             advance(done + 1, len(candidates))
         if not self.feeds and first_error is not None:
             raise ModelError(f"{first_error}{_guessed_sizes(session, candidates[0], options)}") from first_error
+        shapes = {name: array.shape for name, array in self.feeds[0].values.items()}
+        self.contradictions = contradictions(session.inputs, shapes)
 
     def answers(self, feed: Feed) -> Answers:
         """The original's outputs; run again where they are too many to be kept."""

@@ -87,11 +87,12 @@ def verify(
         del candidate  # before the next session is opened
     if failure is None:
         _measure_noise(baseline, source, scores, options, advance(stages - 1))
+    verdict = _verdict(baseline, scores, failure, accuracy)
     return replace(
-        _verdict(baseline, scores, failure, accuracy),
+        verdict,
         reference=_reference_text(others),
         exact=answers.text(len(baseline.feeds)),
-        notes=(*_disputes(baseline, scores, answers), *_notes(scores)),
+        notes=(*verdict.notes, *_disputes(baseline, scores, answers), *_notes(scores)),
     )
 
 
@@ -120,7 +121,10 @@ def _verified_exactly(
         verdict,
         reference=f"the original in {ENGINE}, since ONNX Runtime cannot run it here; the folded model equally",
         exact=f"both models in {ENGINE} alone: {why}",
-        notes=("compared as functions, in float64: what rounding in the models' own types does was not seen",),
+        notes=(
+            *verdict.notes,
+            "compared as functions, in float64: what rounding in the models' own types does was not seen",
+        ),
     )
 
 
@@ -175,6 +179,7 @@ def _verdict(
         outputs=outputs,
         inputs=baseline.inputs_tried(),
         accuracy=accuracy,
+        notes=baseline.contradictions,
     )
 
 
