@@ -28,6 +28,7 @@ from bnfold.graphs.onnx.limits import index_limits
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import Staged, stage, stage_copy
+from bnfold.graphs.onnx.validity import blamed_on
 from bnfold.results import Counts, Latency, Site, Source, Verification
 
 if TYPE_CHECKING:
@@ -245,7 +246,9 @@ class Conversion(Job):
 
 def limited(options: CheckOptions, model: Any) -> CheckOptions:
     """The options with the limits of a model's indices, as far as the user names no others."""
-    found = index_limits(open_model(model).document)
+    opened = open_model(model)
+    with blamed_on(opened.document, opened.name):
+        found = index_limits(opened.document)
     return replace(options, index_limits={**found, **options.index_limits})
 
 

@@ -95,12 +95,12 @@ class ExactSource:
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         engine = self.engine()
-        return () if isinstance(engine, str) else tuple(TensorInfo(*item) for item in engine.declared("input"))
+        return () if isinstance(engine, str) else tuple(TensorInfo(*item) for item in engine.inputs)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         engine = self.engine()
-        return () if isinstance(engine, str) else tuple(TensorInfo(*item) for item in engine.declared("output"))
+        return () if isinstance(engine, str) else tuple(TensorInfo(*item) for item in engine.outputs)
 
 
 def exact_pair(original: Any, folded: Any) -> ExactPair:

@@ -7,6 +7,7 @@ channel, and scaled to the model's size, without regard to its proportions. Floa
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,4 +76,7 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError:
         raise MissingDependency('a folder of pictures needs Pillow: pip install "bnfold[images]"') from None
+    logger = logging.getLogger("PIL")
+    if not logger.handlers:  # without one, what Pillow logs is printed beside what it raises
+        logger.addHandler(logging.NullHandler())
     return Image

@@ -20,6 +20,7 @@ KINDS = {
     "grown": "generators.grown.judging",
     "modules": "generators.modules.judge",
     "operators": "generators.operators",
+    "loaders": "generators.loaders.judging",
     "sandwich": "generators.sandwich.judging",
 }
 MOST_CASES = 200  # of one process, so that what libraries keep of old cases does not fill the memory

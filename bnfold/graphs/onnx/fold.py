@@ -18,7 +18,7 @@ from bnfold.graphs.onnx.functions import inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
 from bnfold.graphs.onnx.index import graphs_of, is_foreign
 from bnfold.graphs.onnx.ledger import all_values, ledger_of
-from bnfold.graphs.onnx.validity import hold_to_checker
+from bnfold.graphs.onnx.validity import blamed_on, hold_to_checker
 from bnfold.results import Counts, Site
 
 
@@ -28,10 +28,10 @@ def fold_document(document: Document, where: str, options: FoldOptions) -> tuple
     The document's model is changed only if a site folds, or by `assume_eval`. Raises ModelError for a graph that
     contradicts itself.
     """
-    if options.assume_eval:
-        evaluate_batch_norms(document.model)
     before = document.copy()
-    with np.errstate(all="ignore"):  # what is not finite is refused by name
+    with blamed_on(before, where), np.errstate(all="ignore"):  # what is not finite is refused by name
+        if options.assume_eval:
+            evaluate_batch_norms(document.model)
         sites = (_with_functions if document.model.functions else _fold)(document, where, options)
     if any(site.folded for site in sites):
         hold_to_checker(document, before, where)

@@ -1,13 +1,36 @@
-"""What onnx's own checker says of a document: no fold is handed out that makes an invalid model of a valid one."""
+"""What onnx's own checker says of a document: no fold is handed out that makes an invalid model of a valid one, and
+what goes wrong on an invalid one is put down to the model.
+"""
 
 from __future__ import annotations
 
-import onnx
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from bnfold.errors import ModelError
+import onnx
+import onnx.shape_inference
+
+from bnfold.errors import BnfoldError, ModelError
 from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.external import internalise
 from bnfold.graphs.onnx.index import index_model
+
+
+@contextmanager
+def blamed_on(document: Document, where: str) -> Iterator[None]:
+    """Around all work on a model: an unexpected exception becomes a ModelError if the checker rejects the model.
+
+    On one that it does not reject, it is an error of bnfold. The document is to be as it was read.
+    """
+    try:
+        yield
+    except (BnfoldError, MemoryError):
+        raise
+    except Exception as error:
+        flaw = _flaw(document) or _contradiction(document)
+        if flaw is None:
+            raise
+        raise ModelError(f"{where}: not a valid ONNX model ({flaw}); export it again") from error
 
 
 def hold_to_checker(document: Document, before: Document, where: str) -> None:
@@ -38,5 +61,21 @@ def _flaw(document: Document) -> str | None:
     try:
         onnx.checker.check_model(shown.model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return _first_line(error)
     return None
+
+
+def _contradiction(document: Document) -> str | None:
+    """The first line of what strict shape inference, the checker's full check, has against a model; None for nothing.
+
+    It needs the shapes of weights, which `_flaw` does not show.
+    """
+    try:
+        onnx.shape_inference.infer_shapes(document.model, check_type=True, strict_mode=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        return _first_line(error)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -51,6 +51,8 @@ _JUMPING = frozenset(
 _SIZED = ("Range", "Resize", "Upsample")  # their floating-point constants decide sizes
 
 Values = dict[str, Any]
+Declared = tuple[str, str, tuple[int | str | None, ...]]
+"""Name, type and shape of an input or output."""
 Watch = Callable[[str, Array], None]
 """Called with the name and the elements of a value as soon as it is computed."""
 
@@ -75,6 +77,7 @@ class Engine:
 
     Attributes:
         document: what it runs, model-local functions written out.
+        inputs, outputs: what the graph asks for and gives; the type of what is no tensor is in brackets.
         jumps: whether a run so far met an operator that is not continuous in floating-point operands.
 
     Raises:
@@ -104,6 +107,11 @@ class Engine:
         self._constants = constants  # Constant nodes whose data are not in them
         self._weights: Values = {}
         self._opsets = {item.domain: item.version for item in document.model.opset_import}
+        try:
+            self.inputs = tuple(_declared(info for info in graph.input if info.name not in self._tensors))
+            self.outputs = tuple(_declared(graph.output))
+        except KeyError:
+            raise CannotRun("an input or output is of an element type that is not known") from None
         self._borrowed: dict[int, Any] = {}
 
     @property
@@ -190,12 +198,15 @@ class Engine:
         """A weight as it is stored."""
         tensor = self._tensors.get(name) or self._constants[name]
         payload = self.document.payloads.get(name)
-        if payload is None:
-            return onnx.numpy_helper.to_array(tensor)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        if payload.nbytes != math.prod(tensor.dims) * dtype.itemsize:
-            raise CannotRun(f"the weight '{name}' is stored in a packed form")
-        return np.frombuffer(payload.read(), dtype).reshape(tuple(tensor.dims))
+        try:
+            if payload is None:
+                return onnx.numpy_helper.to_array(tensor)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            return np.frombuffer(payload.read(), dtype).reshape(tuple(tensor.dims))
+        except Exception:  # onnx raises what it likes on data of another size, segments, unknown types
+            raise CannotRun(
+                f"the weight '{name}' is stored in a packed form, or not as its type and shape say"
+            ) from None
 
     def is_weight(self, name: str) -> bool:
         """Whether a value is a weight of the main graph or of a body."""
@@ -227,21 +238,8 @@ class Engine:
         types |= {info.type.tensor_type.elem_type for info in self.document.model.graph.input}
         return Rounding(max((RELATIVE_STEP[kind] for kind in types & RELATIVE_STEP.keys()), default=2.0**-23), rng)
 
-    def declared(self, which: Literal["input", "output"]) -> Iterator[tuple[str, str, tuple[int | str | None, ...]]]:
-        """Name, type and shape of what the graph asks for or gives; the type of what is no tensor is in brackets."""
-        graph = self.document.model.graph
-        for info in graph.input if which == "input" else graph.output:
-            if which == "input" and info.name in self._tensors:
-                continue
-            kind = info.type.tensor_type
-            if not info.type.HasField("tensor_type"):
-                yield info.name, f"({info.type.WhichOneof('value')})", ()
-                continue
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            yield info.name, "string" if dtype.kind in "OUS" else dtype.name, sizes_of(kind.shape)
-
     def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
-        what = f"node '{node.name or node.output[0]}' ({node.op_type})"
+        what = f"node '{node.name or next(iter(node.output), '')}' ({node.op_type})"
         if is_foreign(node):
             raise CannotRun(f"{what} is of the domain {node.domain}")
         try:
@@ -360,6 +358,17 @@ def _per_sequence(given: Mapping[str, onnx.AttributeProto], side: str, count: in
     found = [given.get(f"scan_{side}_{what}") for what in ("axes", "directions")]
     axes, directions = ([0] * count if item is None else list(item.ints) for item in found)
     return axes, directions
+
+
+def _declared(infos: Iterable[onnx.ValueInfoProto]) -> Iterator[Declared]:
+    """What is said of inputs or outputs. Raises KeyError for an element type that onnx does not know."""
+    for info in infos:
+        kind = info.type.tensor_type
+        if not info.type.HasField("tensor_type"):
+            yield info.name, f"({info.type.WhichOneof('value')})", ()
+            continue
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        yield info.name, "string" if dtype.kind in "OUS" else dtype.name, sizes_of(kind.shape)
 
 
 def _watched(watch: Watch | None, name: str, value: Any) -> None:
