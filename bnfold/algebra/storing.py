@@ -8,7 +8,7 @@ identity, and a second fold would do what the first one did not. Decisions:
   have the same bytes. To say less is to vary along fewer axes, to be 0, 1 or -1 throughout, or to have a zero more.
   What may be float64's rounding is known from the sizes of the terms that were summed (`NOISE` times these).
 - Where the type itself rounds away what is said (`x * c * d` with d as near to 1/c as float32 can tell, a factor of
-  1 + 3e-8), no operator gets such a constant: a fold is the same function in float64, and this would be another one.
+  1 + 3e-8), no operator gets such a factor: a fold is the same function in float64, and this would be another one.
   Nor where the type is but `STEPS` from doing so: constants that were rounded in between would compose to either.
 - In float64 nothing is rounded, so that nothing is taken for what it is not, and `x * c / c` stays.
 """

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.algebra import ops
 from bnfold.algebra.affine import Affine, Array, Refusal
 from bnfold.algebra.storing import as_read, is_lost
 
@@ -38,9 +39,10 @@ def settled(known: Folded) -> Array:
     return as_read(known.float64(), known.stored64(), known.plain64(), known.affine)
 
 
-def lost(known: Folded) -> Refusal | None:
-    """Why an affine operator that stays cannot have this constant: in its type it would be another one."""
-    if not is_lost(settled(known), known.stored64(), known.step):
+def lost(known: Folded, kind: ops.Kind, position: int) -> Refusal | None:
+    """Why an operator that stays cannot multiply by this constant: in its type it would be another factor."""
+    is_factor = isinstance(kind, ops.ConstAffine) and kind.absorber.scale == position
+    if not is_factor or not is_lost(settled(known), known.stored64(), known.step):
         return None
     detail = "what the folded constant says is lost when it is rounded to its type"
     return Refusal("below-precision", detail)

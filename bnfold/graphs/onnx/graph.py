@@ -82,7 +82,7 @@ class OnnxGraph(IndexedGraph):
         if known is None or value is None or not known.is_floating:
             return Refusal("computed-weight", "a constant to fold into is of a type that is not understood")
         after = known.then(affine)
-        refusal = after.refusal() or (lost(after) if isinstance(self.kind(node), ops.ConstAffine) else None)
+        refusal = after.refusal() or lost(after, self.kind(node), position)
         if refusal:
             return refusal
         if len(value.readers) > 1 or value.is_output:

@@ -126,7 +126,7 @@ class TorchGraph(IndexedGraph):
             return Refusal("computed-weight", "a constant to fold into is of a type that is not understood")
         after = known.then(affine)
         kept = len(value.readers) > 1 or value.is_output
-        refusal = after.refusal() or (lost(after) if isinstance(self.kind(node), ops.ConstAffine) else None)
+        refusal = after.refusal() or lost(after, self.kind(node), position)
         return refusal or (after.nbytes if kept else max(0, after.nbytes - known.nbytes))
 
     def undroppable(self, drops: Sequence[Drop]) -> Node | None:
