@@ -192,3 +192,45 @@ def test_sizes_below_zero_do_not_end_the_process(nodes: str) -> None:
         [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=False, timeout=100
     )
     assert done.returncode == 0, done.stderr[-600:]
+
+
+CONTRADICTORY = {
+    "Conv": "t = Conv(x, w)",
+    "AveragePool": "t = AveragePool<kernel_shape = [6, 6]>(x)",
+    "MaxPool": "t = MaxPool<kernel_shape = [6, 6], ceil_mode = 1>(x)",
+    "Pad": "p = Constant<value_ints = [0, 0, -4, -4, 0, 0, 0, 0]>() t = Pad(x, p)",
+    "ConvTranspose": "t = ConvTranspose<pads = [5, 5, 5, 5]>(x, w)",
+    "Resize": "r = Constant<value_floats = [1.0, 1.0, -2.0, -2.0]>() t = Resize(x, , r)",
+    "Split": "p = Constant<value_ints = [-3, 6]>() t, u = Split<axis = 2>(x, p)",
+    "TopK": "p = Constant<value_ints = [-2]>() t, u = TopK<axis = 2>(x, p)",
+}
+
+
+def test_models_whose_sizes_contradict_themselves_do_not_end_the_process() -> None:
+    head = '<ir_version: 8, opset_import: ["" : 17]> g (float[1,1,3,3] x) => (float[a,b,c,d] y)'
+    ends = "b = Constant<value_ints = [0]>() e = Constant<value_ints = [1]>() h = Constant<value_ints = [2]>()"
+    weight = "w = Constant<value = float[1,1,5,5] {" + ",".join(["1"] * 25) + "}>()"
+    texts = [f"{head} {{ {weight} {nodes} {ends} y = Slice(t, b, e, h) }}" for nodes in CONTRADICTORY.values()]
+    code = LIMITED[: LIMITED.index("    assert")]
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=";".join(texts), capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_what_is_taken_back_stays_so_while_vectors_are_hidden() -> None:
+    """A pool of which too much is said, in a model with a vector through which no numbers are followed."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[N,2,4] x, int64[L] v) => (float[N,2,a] y)
+        { z = Add(v, v) s = Shape(x) n = Slice(s, o, i) r = Reshape(x, s)
+           p = MaxPool<kernel_shape = [1], strides = [2], ceil_mode = 1>(r) q = Relu(p) y = Relu(q) k = Relu(z) }"""
+    )
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray([at]), name) for at, name in enumerate("oi"))
+    main, *_ = scopes = index_model(model)
+    shapes = Shapes(model, scopes)
+    for _ in range(2):
+        batch, channels, size = shapes.shape(main.values["q"]) or (None, None, None)
+        assert (batch, channels) == ("N", 2)
+        assert size != 3
+        assert shapes.shape(main.values["z"]) == ("L",)
+        shapes.learn({})

@@ -12,7 +12,9 @@ Decisions.
 - It follows numbers, where asked to (data propagation), by one message per element of every vector that comes its way:
   150 bytes each, 20 GB for a Tile by 2^27. So it is asked to only where a Shape or a Size makes numbers, and operators
   that read a vector which is or may be long are hidden from it meanwhile, until it has told their lengths.
-- A size below zero is none; onnx ends the process where it counts with one.
+- A size below zero is none; onnx ends the process where a Slice or GatherND reads one. Files write -1 for what they do
+  not know, and operators make such sizes where a model contradicts itself: windows larger than what they go over. These
+  are looked for once, with a Slice and a GatherND hidden.
 """
 
 from __future__ import annotations
@@ -48,6 +50,12 @@ _GROWING = frozenset(
     {"ConstantOfShape", "Expand", "Flatten", "OneHot", "Pad", "Range", "Reshape", "Resize", "Tile", "Upsample"}
 )
 
+# Operators by which inference ends the process where they read a size below zero, and those that may make one.
+_ENDING = ("GatherND", "Slice")
+_SHRINKING = frozenset(
+    {"AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool", "Pad", "Resize", "Split", "TopK", "Upsample"}
+)
+
 _Key = tuple[str, str]  # domain and name of an operator
 
 
@@ -76,18 +84,18 @@ class Inference:
 
     def run(self) -> Part:
         """What inference says of the graph and the bodies in it."""
-        part = self._trusted(data_prop=False)
-        if self._rephrase(part):
-            part = self._trusted(data_prop=False)
-        hidden = -1
-        for _ in range(MOST_ROUNDS if self._numbered else 0):
+        model = self._begun()
+        if not self._numbered:
+            return self._trusted(data_prop=False)
+        part, hidden = self._inferred(model, data_prop=False), -1
+        for _ in range(MOST_ROUNDS):
             before, undo = hidden, list(self._hide_long(part))
             hidden = len(undo)
             if hidden != before:
                 part = self._trusted(data_prop=True)
-            for graph, node, domain, told in undo:
+            for graph, node, domain, told in reversed(undo):
                 node.domain = domain
-                del graph.value_info[told:]
+                del graph.value_info[told]
             if self._rephrase(part):
                 hidden = -1
             elif hidden in (0, before):
@@ -103,21 +111,45 @@ class Inference:
             for part in _with_bodies(self._blank.graph):
                 if isinstance(part, onnx.GraphProto):
                     _forget(part, local)
+            self._hide_negative(self._blank)
             self._followed = {("", op) for op in _FOLLOWED} | {key for key, ops in local.items() if ops & _FOLLOWED}
             safe = not any(ops & _FOLLOWED and ops & _GROWING for ops in local.values())
             self._numbered = safe and any(ops & _COUNTING for ops in [*local.values(), _ops(self._model.graph)])
         return self._blank
 
+    def _inferred(self, model: onnx.ModelProto, *, data_prop: bool) -> Part:
+        """Let onnx infer what follows from what the messages hold."""
+        inferred = model
+        with contextlib.suppress(onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
+        return parts_of(self._main, model.graph, inferred.graph)
+
     def _trusted(self, *, data_prop: bool) -> Part:
-        """Let onnx infer what follows from what the messages hold, but for what it infers wrongly."""
-        model = self._begun()
+        """The same, but for what it infers wrongly."""
         while True:
-            inferred = model
-            with contextlib.suppress(onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-                inferred = onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
-            part = parts_of(self._main, model.graph, inferred.graph)
+            part = self._inferred(self._begun(), data_prop=data_prop)
             if not self._take_back(part):
                 return part
+
+    def _hide_negative(self, model: onnx.ModelProto) -> None:
+        """Hide operators that make sizes below zero."""
+        nodes = [node for part in _with_bodies(model.graph) for node in part.node]
+        ending = [node for node in nodes if node.op_type in _ENDING and not is_foreign(node)]
+        if not ending or _SHRINKING.isdisjoint(node.op_type for node in nodes):
+            return
+        for node in ending:
+            node.domain = _HIDDEN
+        found = True
+        while found:
+            found = False
+            for part in self._inferred(model, data_prop=False).walk():
+                below = {name for name, info in part.infos.items() if _is_negative(info)}
+                for node in part.graph.node:
+                    if node.domain != _HIDDEN and not below.isdisjoint(node.output):
+                        found = True
+                        _hide(part, node, {name: part.shape(name) for name in node.output})
+        for node in ending:
+            node.domain = ""
 
     def _take_back(self, main: Part) -> bool:
         """Hide operators of which inference says what is wrong; returns whether there were any."""
@@ -133,19 +165,19 @@ class Inference:
                     _hide(part, node, left)
         return found
 
-    def _hide_long(self, main: Part) -> Iterator[tuple[onnx.GraphProto, onnx.NodeProto, str, int]]:
+    def _hide_long(self, main: Part) -> Iterator[tuple[onnx.GraphProto, onnx.NodeProto, str, slice]]:
         """Hide operators that read vectors that are long, or of which that is not known, from data propagation.
 
-        Yields what it takes to undo that: graph, node, its domain, how many values the graph told of.
+        Yields what it takes to undo that: graph, node, its domain, and which values the graph tells of for that alone.
         """
         for part in main.walk():
-            told = len(part.graph.value_info)
             for node in part.graph.node:
                 domain = "" if node.domain == "ai.onnx" else node.domain
                 lengths = [part.longest(name) for name in node.input if name]
                 if (domain, node.op_type) in self._followed and any(length > LONG for length in lengths):
-                    yield part.graph, node, node.domain, told
+                    told, before = len(part.graph.value_info), node.domain
                     _hide(part, node, {name: part.shape(name) for name in node.output if name})
+                    yield part.graph, node, before, slice(told, len(part.graph.value_info))
                 elif domain:
                     continue
                 elif node.op_type in _COUNTING:
@@ -179,6 +211,11 @@ class Inference:
                     node.input.append(axes.name)
                     part.graph.initializer.append(axes)
         return changed
+
+
+def _is_negative(info: onnx.ValueInfoProto) -> bool:
+    has_shape = info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape")
+    return has_shape and any(dim.dim_value < 0 for dim in info.type.tensor_type.shape.dim)
 
 
 def _with_bodies(whole: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
