@@ -85,7 +85,8 @@ def fold(
     for_module = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes, "inplace": inplace}
     for_module["trust_pickle"] = trust_pickle
     if is_of_torch(model):
-        return FoldResult(*_torch("bnfold.graphs.torch.sources").fold_model(model, options, **for_module))
+        folded = _torch("bnfold.graphs.torch.sources").fold_model(model, options, **for_module)
+        return FoldResult(folded.model, folded.sites, folded.before, folded.after)
     _refuse_for_module(**for_module)
     opened = open_model(model)
     before = count(opened.document.model)
@@ -145,7 +146,7 @@ def inspect(
         sha256 = files.sha256(stored) if stored is not None else None
         fold_model = _torch("bnfold.graphs.torch.sources").fold_model
         for_model = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes}
-        _, sites, before, after = fold_model(given, options, **for_model, trust_pickle=trust_pickle)
+        _, sites, before, after, _ = fold_model(given, options, **for_model, trust_pickle=trust_pickle)
         before = replace(before, file_bytes=stored.stat().st_size if stored is not None else None)
         source = Source(os.fspath(model) if path is not None else None, sha256() if sha256 else None, None, None)
         return Report(__version__, source, sites, before, after, notes=notes, reasons=explained(sites))

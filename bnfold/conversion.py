@@ -44,7 +44,8 @@ SUFFIXES = (".onnx", PROGRAM_SUFFIX)
 class Attempt:
     """The result of folding some sites: on the disk beside the target, with its account.
 
-    `changed` says whether it is anything else than a copy of the original's file; `ledger` what the folds did.
+    `changed` says whether it is anything else than a copy of the original's file; `ledger` what the folds did. `exact`
+    are the new constants of a program of PyTorch's, as they were before they were rounded.
     """
 
     sites: tuple[Site, ...]
@@ -52,6 +53,7 @@ class Attempt:
     after: Counts
     changed: bool
     ledger: Ledger | None = None
+    exact: Mapping[str, Callable[[], Any]] | None = None
 
     @property
     def folded(self) -> frozenset[int]:
@@ -227,7 +229,8 @@ class Conversion(Job):
 
         original, folded = self._pair(attempt)
         self._exact = self._exact or ExactSource(original)
-        exact = ExactPair(self._exact, ExactSource(folded))
+        unrounded = ExactSource(folded, attempt.ledger.exact if attempt.ledger else None)
+        exact = ExactPair(self._exact, unrounded, stored=ExactSource(folded))
         options = limited(options, original)
         return verify(original, folded, options, exact=exact, progress=progress)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,16 @@ _ROUNDINGS = 10.0
 class ExactSource:
     """A model, given as `sources.open_model` takes it, to be run in float64.
 
-    Answers are kept, as far as they are small, for a model that is the reference of several runs.
+    Answers are kept, as far as they are small, for a model that is the reference of several runs. `exact` are constants
+    in float64 as they were before they were rounded; those take the place of stored ones whose type is coarser than an
+    output's, which is not to be held to what is lost in them.
     """
 
     is_believed = False
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, exact: Mapping[str, Callable[[], Array]] | None = None) -> None:
         self._model = model
+        self._exact = exact or {}
         self._engine: Engine | str | None = None
         self._kept: dict[str, dict[str, Array]] = {}
         self._kept_bytes = 0
@@ -53,12 +56,16 @@ class ExactSource:
             return engine
         try:
             if nudge is None:
-                return engine.run(feeds, deadline=deadline)
+                return engine.run(feeds, deadline=deadline, weights=self._unrounded(engine))
             rng = np.random.default_rng(nudge.seed)
             rounding = engine.rounding(rng) if nudge.everywhere else None
             return engine.run(feeds, deadline=deadline, weights=engine.nudged(rng), rounding=rounding)
         except CannotRun as error:
             return str(error)
+
+    def _unrounded(self, engine: Engine) -> dict[str, Array]:
+        values = {name: self._exact[name]() for name in engine.coarser_than_outputs() & self._exact.keys()}
+        return {name: value for name, value in values.items() if engine.is_rounding(name, value)}
 
     def engine(self) -> Engine | str:
         """The engine, or why there is none."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 from pathlib import Path
@@ -22,6 +22,7 @@ from bnfold.conversion import PROGRAM_SUFFIX, Attempt, Conversion, Job, Progress
 from bnfold.errors import ModelError, OutputError, UsageError
 from bnfold.exactly import ExactSource
 from bnfold.graphs.onnx import files
+from bnfold.graphs.onnx.exact.steps import coarsest_step
 from bnfold.graphs.onnx.fold import count
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
@@ -30,6 +31,9 @@ from bnfold.graphs.torch.eager import Function
 from bnfold.graphs.torch.exported import fold_exported, load_program, save_program
 from bnfold.graphs.torch.opened import FRAMEWORK, Opened, Request, open_source
 from bnfold.results import Latency, Source, Verification
+
+Exact = Mapping[str, Callable[[], Any]]
+"""Constants by name, in float64 as they were before they were rounded."""
 
 if TYPE_CHECKING:
     from bnfold.checks.exact import ExactModel
@@ -96,6 +100,7 @@ class ToOnnx(Conversion):
         source = described(document, None)
         self.opset, self.ir_version = source.opset, source.ir_version
         self._names = [info.name for info in document.model.graph.input]
+        self._is_narrowed = coarsest_step(document.model) > opened.coarsest_step
         given = simplified(exported, target.folder / "simplified") if target.simplify else exported
         super().__init__(given, exported, target)
 
@@ -107,7 +112,7 @@ class ToOnnx(Conversion):
         before, after = self._pair(attempt)
         sides = _runner(before, options, "the exported model"), _runner(after, options, "the folded model")
         forms = ("exported ONNX", "folded ONNX")
-        crossing = Crossing(self._opened, *sides, ExactSource(before), forms)
+        crossing = Crossing(self._opened, *sides, ExactSource(before), forms, is_narrowed=self._is_narrowed)
         return attempt, crossing.added_to(verification, options, progress)
 
     def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
@@ -148,7 +153,7 @@ class ToProgram(Job):
         except OSError as error:
             raise OutputError(f"{self._target.path}: cannot be written: {error.strerror}") from None
         after = replace(folded.after, file_bytes=path.stat().st_size)
-        return Attempt(folded.sites, Staged(path, self._target.path), after, changed)
+        return Attempt(folded.sites, Staged(path, self._target.path), after, changed, exact=folded.exact)
 
     def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
         from bnfold.checks.exact import ExactPair
@@ -156,7 +161,9 @@ class ToProgram(Job):
 
         opened = self._opened
         exported, folded = self._sides(attempt)
-        pair = ExactPair(_in_float64(opened, exported), _in_float64(opened, folded))
+        stored = _in_float64(opened, folded)
+        unrounded = _in_float64(opened, folded, attempt.exact) if attempt.exact else stored
+        pair = ExactPair(_explicit(opened), unrounded, stored=stored)
         sides = _session(opened, exported), _session(opened, folded)
         return verify_runners(*sides, options, exact=pair, progress=progress)
 
@@ -179,7 +186,7 @@ class ToProgram(Job):
         opened, forms = self._opened, ("exported program", "folded program")
         exported, folded = self._sides(attempt)
         runners = _session(opened, exported), _session(opened, folded)
-        crossing = Crossing(opened, *runners, _in_float64(opened, exported), forms)
+        crossing = Crossing(opened, *runners, _explicit(opened), forms)
         return attempt, crossing.added_to(verification, options, progress)
 
     def _checked(self, options: CheckOptions) -> CheckOptions:
@@ -209,13 +216,17 @@ def _runner(path: Path, options: CheckOptions, label: str) -> Runner:
 
 @dataclass(frozen=True, eq=False)
 class Crossing:
-    """An opened model with what was made of it, ready to run; `exact` is the exported one in float64."""
+    """An opened model with what was made of it, ready to run; `exact` is the exported one in float64.
+
+    `is_narrowed` is as of an `Origin`.
+    """
 
     opened: Opened
     exported: Runner
     folded: Runner
     exact: ExactModel
     forms: tuple[str, str]
+    is_narrowed: bool = True
 
     def added_to(self, verdict: Verification, options: CheckOptions, progress: Progress | None) -> Verification:
         """The verdict on a fold with the comparison with PyTorch; passed where both are."""
@@ -225,7 +236,7 @@ class Crossing:
             if progress is not None:
                 progress("compare with PyTorch", done / of)
 
-        origin = Origin(FRAMEWORK, self.opened.function, _widened(self.opened.widened))
+        origin = Origin(FRAMEWORK, self.opened.function, _widened(self.opened.widened), self.is_narrowed)
         sides = self.exported, self.folded, self.exact
         border = compare_across(origin, *sides, self.forms, options, advance)
         return replace(verdict, passed=verdict.passed and border.passed, border=border)
@@ -246,10 +257,15 @@ def _timed(opened: Opened, function: Function) -> TimedFunctionSession:
     return TimedFunctionSession(copied, *_signature(opened), FRAMEWORK, (time.perf_counter_ns() - start) / 1e6)
 
 
-def _in_float64(opened: Opened, function: Function) -> ExactFunction:
+def _explicit(opened: Opened) -> ExactFunction:
+    """The program in float64."""
+    return _in_float64(opened, opened.function_of(opened.explicit))
+
+
+def _in_float64(opened: Opened, function: Function, exact: Exact | None = None) -> ExactFunction:
     from bnfold.checks.functions import ExactFunction
 
-    return ExactFunction(_widened(function), *_signature(opened))
+    return ExactFunction(_widened(function, exact), *_signature(opened))
 
 
 def _signature(opened: Opened) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
@@ -258,16 +274,16 @@ def _signature(opened: Opened) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo
     return tuple(TensorInfo(*item) for item in opened.inputs), tuple(TensorInfo(*item) for item in opened.outputs)
 
 
-def _widened(function: Function) -> Callable[[Sequence[Any]], list[Any]]:
-    """The function in float64; it is made at the first call."""
+def _widened(function: Function, exact: Exact | None = None) -> Callable[[Sequence[Any]], list[Any]]:
+    """The function in float64, with these values for its weights; it is made at the first call."""
     made: list[Function] = []
 
-    def exact(arrays: Sequence[Any]) -> list[Any]:
+    def widened(arrays: Sequence[Any]) -> list[Any]:
         if not made:
-            made.append(function.in_float64())
+            made.append(function.in_float64(exact))
         return made[0](arrays)
 
-    return exact
+    return widened
 
 
 def _with_test_shapes(options: CheckOptions, opened: Opened, names: Sequence[str]) -> CheckOptions:

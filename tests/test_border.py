@@ -37,15 +37,24 @@ def refusing(why: str, batch: int | None = None) -> Callable[[Sequence[Array]], 
     return function
 
 
-def across(own: Any = None, exact: Any = None, exported: Any = None, folded: Any = None, **options: Any) -> Border:
+def across(
+    own: Any = None,
+    exact: Any = None,
+    exported: Any = None,
+    folded: Any = None,
+    *,
+    in_float64: Any = None,
+    narrowed: bool = True,
+    **options: Any,
+) -> Border:
     def session(function: Any) -> FunctionSession:
         return FunctionSession(function or tripled(), (X,), (Y,), "elsewhere")
 
-    origin = Origin("There 1.0", own or tripled(), exact or tripled(dtype="float64"))
-    widened = exported or tripled(dtype="float64")
-    in_float64 = ExactFunction(lambda arrays: [array.astype(np.float64) for array in widened(arrays)], (X,), (Y,))
+    origin = Origin("There 1.0", own or tripled(), exact or tripled(dtype="float64"), narrowed)
+    widened = in_float64 or exported or tripled(dtype="float64")
+    function = ExactFunction(lambda arrays: [array.astype(np.float64) for array in widened(arrays)], (X,), (Y,))
     checks = CheckOptions(**options)
-    return compare_across(origin, session(exported), session(folded), in_float64, FORMS, checks, lambda done, of: None)
+    return compare_across(origin, session(exported), session(folded), function, FORMS, checks, lambda done, of: None)
 
 
 def test_four_forms_of_one_function() -> None:
@@ -64,6 +73,18 @@ def test_an_exporter_is_held_to_what_it_exported(error: float, passed: bool) -> 
     assert output.export_error == pytest.approx(output.exported, rel=0.1)
     assert output.folded == output.exported > 10 * output.eager
     assert (output.detail is None) is passed
+
+
+@pytest.mark.parametrize("narrowed", [False, True])
+def test_the_rounding_of_the_runtime_is_not_the_exporters_unless_that_took_to_a_coarser_type(narrowed: bool) -> None:
+    border = across(exported=tripled(1e-3), in_float64=tripled(1e-9, "float64"), narrowed=narrowed)
+    (output,) = border.outputs
+    assert border.passed is not narrowed
+    assert ("rounding alone passes" in (output.detail or "")) is not narrowed
+
+
+def test_another_function_in_float64_is_the_exporters_doing() -> None:
+    assert not across(exported=tripled(1e-3), narrowed=False).passed
 
 
 def test_the_users_tolerance_counts() -> None:

@@ -1,10 +1,11 @@
 """What came over the border between PyTorch and a file: the exporter's errors, apart from those of the fold.
 
 The exported model is held to what PyTorch gives in the model's own types, by the rule of `judge`: what is beyond that
-is the exporter's doing. Where the exported model can be run in float64 alone, it is held to PyTorch in float64. The
-fold is held to the exported model elsewhere (`verify`). Beside that, as information, the distances of all forms of the
-model (PyTorch's, exported, folded) from PyTorch in float64, on that input on which the exporter came nearest to its
-bound, or went furthest past it.
+is the exporter's doing. Where the two agree in float64, and the exporter has taken to no coarser type, it is not, but
+what ONNX Runtime's kernels round, such as a sigmoid near 0 by 1e-7. Where the exported model can be run in float64
+alone, it is held to PyTorch in float64. The fold is held to the exported model elsewhere (`verify`). Beside that, as
+information, the distances of all forms of the model (PyTorch's, exported, folded) from PyTorch in float64, on that
+input on which the exporter came nearest to its bound, or went furthest past it.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class Origin:
     """A model where it comes from: run in its own types, and in float64.
 
     `exact` raises ModelError where the model cannot be run so. `name` is that of the framework, with its version.
+    `is_narrowed` says that what was made of the model computes in a coarser type than it.
     """
 
     name: str
     own: ArrayFunction
     exact: ArrayFunction
+    is_narrowed: bool = True
 
 
 def compare_across(
@@ -60,7 +63,7 @@ def compare_across(
     alone = exported.provider == ENGINE
     own = FunctionSession(origin.exact if alone else origin.own, *signature, origin.name)
     baseline, scores = begun(own, options, lambda done, of: advance(done, 2 * of))
-    pair = None if alone else ExactPair(ExactFunction(origin.exact, *signature), exact)
+    pair = None if alone else ExactPair(ExactFunction(origin.exact, *signature), exact, not origin.is_narrowed)
     beside = ExactAnswers(pair, options.exact_seconds)
     verdict = compared(baseline, exported, scores, options, beside, lambda done, of: advance(of + done, 2 * of))
     deciding = [feed for feed in baseline.feeds if feed.label in {result.input for result in verdict.outputs}]

@@ -73,10 +73,17 @@ class ExactModel(Protocol):
 
 @dataclass(frozen=True)
 class ExactPair:
-    """The original and the folded model, to be run in float64."""
+    """The original and the folded model, to be run in float64.
+
+    `is_enough` says that they need not agree beyond that, as the runtime of the second is no part of what is compared.
+    `stored` is the folded model with its constants as they are stored, where `folded` has them as they were before they
+    were rounded to a type that is coarser than an output's.
+    """
 
     original: ExactModel
     folded: ExactModel
+    is_enough: bool = False
+    stored: ExactModel | None = None
 
 
 class ExactRunner:
@@ -102,6 +109,7 @@ class ExactAnswers:
 
     def __init__(self, pair: ExactPair | None, seconds: float) -> None:
         self._pair = pair if seconds > 0 else None
+        self.is_enough = pair is not None and pair.is_enough
         self._seconds = seconds
         self._spent = 0.0
         self._kept: dict[str, tuple[Answers, Answers]] = {}
@@ -133,6 +141,11 @@ class ExactAnswers:
             self._kept_bytes += size
         self._ran.add(feed.label)
         return original, folded
+
+    def beside_stored(self, feed: Feed, name: str, answer: Array) -> Gap | None:
+        """How an answer of the folded model lies to float64 with the constants that are stored, where that differs."""
+        stored = self._pair.stored.run(feed.values, np.inf) if self._pair and self._pair.stored else ""
+        return None if isinstance(stored, str) or name not in stored else distance(stored[name], answer)
 
     def moved_by_weights(self, feed: Feed, name: str, exact: Array) -> float:
         """The largest change of an output of the original in float64 when its weights move by half a step.

@@ -101,6 +101,8 @@ def _exactly(
         between=compare(original[name], folded[name]),
         weights_moved=lambda: exact.moved_by_weights(feed, name, original[name]),
         rounding=lambda: exact.moved_by_rounding(feed, name, original[name]),
+        is_enough=exact.is_enough,
+        beside_stored=lambda: exact.beside_stored(feed, name, answers[name]),
     )
 
 

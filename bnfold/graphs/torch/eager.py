@@ -11,7 +11,7 @@ constant than `weight`. What an operator does inside in a narrower type is beyon
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from bnfold.errors import ModelError
 from bnfold.graphs.torch.fold import attempt, first_line
-from bnfold.graphs.torch.running import run_aside
+from bnfold.graphs.torch.running import run_aside, shell_of
 
 Array = NDArray[Any]
 _NARROWER = (torch.float16, torch.bfloat16, torch.float32)
@@ -38,6 +38,7 @@ class Function:
 
     A bfloat16 tensor is a float32 array, since NumPy has no such type. `leaves` are the arguments flattened by `spec`,
     with the dtype of each tensor in its place; `results` are the places of what is given, among the results flattened.
+    `written` are the parameters that the code writes to, `branching` is an operator that runs graphs of its own.
     `widened` are the types that the weights had before they became float64, where the function runs in float64.
     """
 
@@ -46,6 +47,8 @@ class Function:
     spec: TreeSpec
     results: tuple[int, ...]
     what: str
+    written: frozenset[str] = frozenset()
+    branching: str | None = None
     widened: WeakIdKeyDictionary | None = None
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
@@ -55,7 +58,10 @@ class Function:
         def run() -> Any:
             mode: Any = nullcontext() if self.widened is None else _EverythingInFloat64(self.widened)
             with mode:
-                return _called(self.call, args, kwargs)
+                if isinstance(self.call, nn.Module) and not isinstance(self.call, torch.jit.ScriptModule):
+                    return run_aside(shell_of(self.call), args, kwargs, self.written)
+                with torch.no_grad():
+                    return self.call(*args, **kwargs)
 
         result = attempt(f"PyTorch {torch.__version__} cannot run {self.what}", run)
         given = tree_flatten(result)[0]
@@ -80,13 +86,21 @@ class Function:
         """The same function with weights in memory of its own. Raises ModelError if the model cannot be copied."""
         return replace(self, call=attempt(f"{self.what} cannot be copied", lambda: copy.deepcopy(self.call)))
 
-    def in_float64(self) -> Function:
-        """The same function in float64. Raises ModelError if the model cannot be copied."""
+    def in_float64(self, exact: Mapping[str, Callable[[], Array]] | None = None) -> Function:
+        """The same function in float64, in which weights may have the values of `exact` instead of their own.
+
+        Raises ModelError if the model cannot be copied, or branches: PyTorch traces branches, which no mode survives.
+        """
+        if self.branching is not None:
+            raise ModelError(f"{self.what} runs graphs of its own ('{self.branching}'), which float64 does not reach")
         model: Any = self.call
         types: dict[torch.Tensor, torch.dtype] = {}
         if isinstance(model, nn.Module):
+            own = {name: held.dtype for name, held in _held(model)}
             model = attempt(f"{self.what} cannot be copied", lambda: copy.deepcopy(model).double())
-            types = {wide: held.dtype for held, wide in zip(_held(self.call), _held(model), strict=True)}
+            types = {wide: own[name] for name, wide in _held(model) if name in own}
+            for name, array in (exact or {}).items():
+                _put(model, name, torch.from_numpy(array()), types)
         return replace(self, call=model, what=f"{self.what} in float64", widened=WeakIdKeyDictionary(types))
 
     def _arguments(self, arrays: Sequence[Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -155,15 +169,25 @@ def _written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> lis
     return tree_leaves([given.get(name) for name in names])
 
 
-def _called(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if isinstance(call, nn.Module) and not isinstance(call, torch.jit.ScriptModule):
-        return run_aside(call, args, kwargs)
-    with torch.no_grad():
-        return call(*args, **kwargs)
+def _put(module: nn.Module, name: str, exact: torch.Tensor, types: dict[torch.Tensor, torch.dtype]) -> None:
+    """Give a tensor of a module the value that it had before it was rounded to its type, if it is that."""
+    home, _, attribute = name.rpartition(".")
+    layer: Any = module.get_submodule(home)
+    held: torch.Tensor = getattr(layer, attribute)
+    if not torch.equal(held.detach().double(), exact.to(types.get(held, held.dtype)).double()):
+        return
+    if held.dtype is torch.float64:
+        held.detach().copy_(exact)
+        types[held] = torch.float64
+    else:  # a constant, which is no part of the module's state
+        setattr(layer, attribute, exact)
 
 
-def _held(module: Any) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]
+def _held(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a module by name; of a program's, constants are attributes, and buffers of a copy of it."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+    yield from ((name, item) for name, item in vars(module).items() if isinstance(item, torch.Tensor))
 
 
 def _array(leaf: torch.Tensor | int | float) -> Array:

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 
+from bnfold.algebra.affine import Array
 from bnfold.graphs.torch.constants import Known
 from bnfold.graphs.torch.graph import TorchGraph
 from bnfold.graphs.torch.index import Node, Slot, Value
@@ -34,9 +36,17 @@ _HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _ORDER = [InputKind.TOKEN, *_HELD, InputKind.CUSTOM_OBJ, InputKind.USER_INPUT]
 
 
-def emit(graph: TorchGraph, program: ExportedProgram, layout: Layout) -> ExportedProgram:
-    """A new program with all that the plans changed, and with what that does to layouts in memory."""
-    return _Emission(graph, program).run(layout)
+class Emitted(NamedTuple):
+    """A new program, and its new constants, by name, in float64 as they were before they were rounded."""
+
+    program: ExportedProgram
+    exact: dict[str, Callable[[], Array]]
+
+
+def emit(graph: TorchGraph, program: ExportedProgram, layout: Layout) -> Emitted:
+    """A program with all that the plans changed, and with what that does to layouts in memory."""
+    emission = _Emission(graph, program)
+    return Emitted(emission.run(layout), emission.exact)
 
 
 class _Emission:
@@ -56,6 +66,7 @@ class _Emission:
         self.specs = dict(zip(placeholders, program.graph_signature.input_specs, strict=True))
         self.read = {node for node in placeholders if node.users}
         self.changed: list[fx.Node] = []
+        self.exact: dict[str, Callable[[], Array]] = {}
         self.made = {value: self.copies[source] for value, source in graph.index.sources.items()}
 
     def run(self, layout: Layout) -> ExportedProgram:
@@ -115,7 +126,7 @@ class _Emission:
         spec = self.specs.get(old) if isinstance(old, fx.Node) else None
         if spec is not None and spec.target == known.name and _reads(old) == 1:
             holder = self._holder(spec)
-            holder[known.name] = known.tensor()
+            holder[known.name], self.exact[known.name] = known.tensor(), known.float64
             old.meta["val"] = self._fake(holder[known.name])
         else:
             _set_argument(node, slot, self._placeholder(known))
@@ -125,6 +136,7 @@ class _Emission:
         tensor = known.tensor()
         kind = InputKind.PARAMETER if isinstance(tensor, torch.nn.Parameter) else InputKind.CONSTANT_TENSOR
         target = self._unique(known.name)
+        self.exact[target] = known.float64
         below = (node for node in self.fx.nodes if node not in self.specs or self._rank(node) > _ORDER.index(kind))
         with self.fx.inserting_before(next(below)):
             node = self.fx.placeholder(self._word(f"{kind.name[0].lower()}_{target}"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -36,7 +38,7 @@ def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
         program = evaluated(program)
     given = program
     if not is_plain(program):
-        program = _functional(program)
+        program = functional(program)
 
     def graph_of(unfit: set[str]) -> TorchGraph:
         return TorchGraph(index_program(program), state_of(program), unfit)
@@ -46,15 +48,30 @@ def fold_exported(program: ExportedProgram, options: FoldOptions) -> Folded:
         return Folded(given, run.sites, run.graph.before, run.graph.before)
     with quietly():
         folded = emit(run.graph, program, run.layout)
-    return Folded(folded, run.sites, run.graph.before, run.graph.count())
+    coarser = _coarser_than_outputs(folded.program)
+    exact = {name: array for name, array in folded.exact.items() if name in coarser}
+    return Folded(folded.program, run.sites, run.graph.before, run.graph.count(), exact)
 
 
-def _functional(program: ExportedProgram) -> ExportedProgram:
+def _coarser_than_outputs(program: ExportedProgram) -> set[str]:
+    """The tensors of a program that are of a coarser floating-point type than an output has."""
+    returned: Any = program.graph.output_node().args[0]
+    outputs = [node.meta.get("val") for node in returned if isinstance(node, fx.Node)]
+    finest = min((_step(value) for value in outputs if _step(value)), default=math.inf)
+    return {name for name, tensor in state_of(program).items() if _step(tensor) > finest}
+
+
+def _step(value: Any) -> float:
+    """The relative step of a floating-point tensor's type; 0 for anything else."""
+    return torch.finfo(value.dtype).eps if isinstance(value, torch.Tensor) and value.dtype.is_floating_point else 0.0
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
     """The program without operators that write in place, by PyTorch, which leaves out what nobody reads.
 
     So that a BatchNorm that nobody reads stays, and has its place in the account, an assertion looks at every one.
     """
-    looked_at = emit(TorchGraph(Index(), {}), program, Layout())
+    looked_at = emit(TorchGraph(Index(), {}), program, Layout()).program
     for node in looked_at.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default):
         with looked_at.graph.inserting_after(node):
             assertion = looked_at.graph.call_function(_ASSERTION, (node,))
@@ -74,7 +91,7 @@ def evaluated(program: ExportedProgram) -> ExportedProgram:
     """The program with its BatchNorms in inference mode, and without their counters of batches; itself if they are."""
     if not any(trains(node) for node in program.graph.nodes):
         return program
-    copied = emit(TorchGraph(Index(), {}), program, Layout())
+    copied = emit(TorchGraph(Index(), {}), program, Layout()).program
     counters = {
         spec.arg.name
         for spec in copied.graph_signature.input_specs

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from torch import fx
 from torch.export import ExportedProgram
 
+from bnfold.algebra.affine import Array
 from bnfold.algebra.fold import fold_graph
 from bnfold.errors import ModelError
 from bnfold.graphs.account import FoldOptions, account
@@ -34,12 +36,17 @@ class Run(Generic[Graph]):
 
 
 class Folded(NamedTuple):
-    """A folded model of the kind that was given, the account of its sites, and what the graph held before and after."""
+    """A folded model of the kind that was given, the account of its sites, and what the graph held before and after.
+
+    `exact` are the new constants of a program that are of a coarser type than an output, by name, in float64 as they
+    were before they were rounded.
+    """
 
     model: Any
     sites: tuple[Site, ...]
     before: Counts
     after: Counts
+    exact: Mapping[str, Callable[[], Array]] = MappingProxyType({})
 
 
 def fold_laid_out(

@@ -56,7 +56,7 @@ class Writes:
 
     def write(self, source: fx.Node, node: Node, later: set[fx.Node]) -> None:
         """Let those who come later read what an operator writes; `later` are the nodes that have yet to run."""
-        for target in _written(source):
+        for target in written(source):
             before = self.current[target][0]
             if before is not None and before.storage is not None:
                 self._write(before, before.storage, node, later)
@@ -102,7 +102,7 @@ def _places(tensor: torch.Tensor) -> list[Any]:
     return [size_of(number) for number in (*tensor.shape, *tensor.stride(), tensor.storage_offset())]
 
 
-def _written(source: fx.Node) -> Iterator[fx.Node]:
+def written(source: fx.Node) -> Iterator[fx.Node]:
     """The arguments that an operator writes to."""
     schema = schema_of(source.target)
     for at, parameter in enumerate(schema.parameters if schema else ()):

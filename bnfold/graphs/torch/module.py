@@ -27,7 +27,7 @@ from bnfold.graphs.torch.calls import hooked, recorded
 from bnfold.graphs.torch.copies import Blanks, copied
 from bnfold.graphs.torch.fold import Folded, Run, first_line, fold_laid_out
 from bnfold.graphs.torch.module_graph import ModuleGraph
-from bnfold.graphs.torch.reading import index_program
+from bnfold.graphs.torch.reading import index_program, written_parameters
 from bnfold.graphs.torch.rehearsal import Rehearsal
 from bnfold.graphs.torch.structure import Unit, lacks_bias, runs_as_written
 from bnfold.graphs.torch.tracing import arguments, check, traced, without_stack_traces
@@ -107,11 +107,13 @@ class _Job:
         self.module, self.args, self.kwargs = module, args, kwargs
         self.dynamic_shapes, self.inplace = dynamic_shapes, inplace
         self._rehearsal: Rehearsal | None = None
+        self._written: frozenset[str] | None = None
 
     def rehearsal(self, options: FoldOptions) -> Rehearsal:
         """The answers of the module that was given; first asked for before it is changed."""
         if self._rehearsal is None:
-            self._rehearsal = Rehearsal(self.module, self.args, self.kwargs, evaluate=options.assume_eval)
+            evaluate = options.assume_eval
+            self._rehearsal = Rehearsal(self.module, self.args, self.kwargs, self._written, evaluate=evaluate)
         return self._rehearsal
 
     def fold(self, options: FoldOptions) -> _Made:
@@ -127,6 +129,7 @@ class _Job:
         def folded() -> Run[ModuleGraph]:
             with recorded(layers) as calls, without_stack_traces():
                 program = traced(result, self.args, self.kwargs, self.dynamic_shapes)
+            self._written = written_parameters(program)
             state = {**program.constants, **program.state_dict, **values}
 
             def graph_of(unfit: set[str]) -> ModuleGraph:

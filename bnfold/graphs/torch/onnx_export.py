@@ -1,7 +1,8 @@
 """From a program to the ONNX model that torch's exporter makes of it.
 
 Decisions. `optimize=False`: with it on, the exporter folds BatchNorms on its own, and the account of this conversion
-would begin after that (a test holds it). Names of inputs and of dynamic axes are handed on.
+would begin after that (a test holds it). Names of inputs and of dynamic axes are handed on. For a convolution over
+volumes that has no bias, the exporter writes one of zeros with an axis too many, which no runtime takes; it goes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def to_onnx(program: ExportedProgram, what: str, dynamic_shapes: Any, input_name
     check_exporter()
     try:
         with quietly():
-            return torch.onnx.export(
+            exported: Any = torch.onnx.export(
                 program,
                 dynamo=True,
                 optimize=False,
@@ -35,6 +36,8 @@ def to_onnx(program: ExportedProgram, what: str, dynamic_shapes: Any, input_name
                 dynamic_shapes=dynamic_shapes,
                 input_names=input_names,
             )
+            _drop_misshapen_biases(exported.model.graph)
+            return exported
     except Exception as error:  # the exporter wraps whatever its parts raise, with advice on how to report it
         chain = _causes(error)
         node = next((found[1] for item in chain if (found := _NODE.search(str(item)))), None)
@@ -43,6 +46,28 @@ def to_onnx(program: ExportedProgram, what: str, dynamic_shapes: Any, input_name
             f"{what}: the ONNX exporter of PyTorch {torch.__version__} fails{at}: "
             f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
         ) from error
+
+
+def _drop_misshapen_biases(graph: Any) -> None:
+    for node in list(graph.all_nodes()):
+        bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
+        if bias is None or not _is_misshapen(bias.producer()):
+            continue
+        node.resize_inputs(2)
+        waiting = [bias.producer()]
+        while waiting:
+            maker = waiting.pop()
+            if maker is not None and maker.graph is not None and not any(value.uses() for value in maker.outputs):
+                waiting += [value.producer() for value in maker.inputs if value is not None]
+                maker.graph.remove(maker, safe=True)
+
+
+def _is_misshapen(bias: Any) -> bool:
+    """Whether a bias is one number, spread over the concatenation of several sizes."""
+    if bias is None or bias.op_type != "Expand":
+        return False
+    number, sizes = (value.producer() for value in bias.inputs)
+    return number is not None and number.op_type == "CastLike" and sizes is not None and sizes.op_type == "Concat"
 
 
 def check_exporter() -> None:

@@ -25,9 +25,10 @@ from bnfold.graphs.families import factory_name
 from bnfold.graphs.torch.dynamic import dynamic_axes
 from bnfold.graphs.torch.eager import Function
 from bnfold.graphs.torch.examples import example_arguments, parameters
-from bnfold.graphs.torch.exported import evaluated, trains
+from bnfold.graphs.torch.exported import evaluated, functional, trains
 from bnfold.graphs.torch.fold import attempt
 from bnfold.graphs.torch.onnx_export import to_onnx
+from bnfold.graphs.torch.reading import branching, has_autocast, written_parameters
 from bnfold.graphs.torch.scripts import program_of_script
 from bnfold.graphs.torch.sources import read
 from bnfold.graphs.torch.tracing import arguments, check, traced
@@ -81,7 +82,9 @@ class Opened:
         is_stored: whether that file holds the program itself.
         is_traced_on_shapes: whether the caller's shapes are those of the trace.
         function: the model as it was given, on arrays.
-        widened: what is run in float64: the same, or the program of TorchScript, whose constants cannot be widened.
+        explicit: the program with the casts written out that `autocast` makes, which makes none in float64.
+        widened: what is run in float64: the function, or the explicit program in place of one with `autocast`, or of
+            TorchScript, whose constants cannot be widened.
         inputs, outputs: its tensors: name, type ("float32") and shape, with None for a size that is open.
         test_shapes: per input, sizes for test data; None where the first axis is free.
         notes: remarks for the user.
@@ -90,6 +93,7 @@ class Opened:
 
     place: Place
     program: ExportedProgram
+    explicit: ExportedProgram
     function: Function
     widened: Function
     inputs: tuple[Signature, ...]
@@ -100,6 +104,13 @@ class Opened:
     notes: tuple[str, ...] = ()
     dynamic_shapes: Any = None
     input_names: list[str] | None = None
+
+    @property
+    def coarsest_step(self) -> float:
+        """The relative step of the coarsest floating-point type that a value in the program has."""
+        tensors = (node.meta.get("val") for node in self.program.graph.nodes)
+        types = {tensor.dtype for tensor in tensors if isinstance(tensor, torch.Tensor)}
+        return max((torch.finfo(dtype).eps for dtype in types if dtype.is_floating_point), default=0.0)
 
     def onnx(self) -> Any:
         """The model as a torch.onnx.ONNXProgram. Raises what `to_onnx` raises."""
@@ -215,10 +226,14 @@ def _opened(
     if spec is None:
         raise ModelError(f"{place.name}: the program does not say how it is called; export it with torch.export.export")
     outputs = _results(program)
-    function = Function(model, tuple(leaves), spec, tuple(outputs), place.name)
-    loose = isinstance(model, torch.jit.ScriptModule)
-    widened = replace(function, call=program.module()) if loose else function
-    return Opened(place, program, function, widened, tuple(inputs), tuple(outputs.values()), tuple(shapes), **rest)
+    kept = written_parameters(program), branching(program)
+    function = Function(model, tuple(leaves), spec, tuple(outputs), place.name, *kept)
+    explicit = functional(program) if has_autocast(program) else program
+    loose = explicit is not program or isinstance(model, torch.jit.ScriptModule)
+    widened = replace(function, call=explicit.module()) if loose else function
+    return Opened(
+        place, program, explicit, function, widened, tuple(inputs), tuple(outputs.values()), tuple(shapes), **rest
+    )
 
 
 def _results(program: ExportedProgram) -> dict[int, Signature]:

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from bnfold.graphs.torch.index import NESTED, Index, Node, Slot, Value, leaves, link, size_of
-from bnfold.graphs.torch.inplace import Writes, storage_of, writes_in_place
+from bnfold.graphs.torch.inplace import Writes, storage_of, writes_in_place, written
 from bnfold.graphs.torch.kinds import BATCH_NORMS
 from bnfold.graphs.torch.schemas import schema_of
 
@@ -25,12 +25,44 @@ _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _HAND_ON = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 # The operator that a module is known for, where its call takes several.
 _PRINCIPAL = ("conv", "linear", "batch_norm", "native_batch_norm", "_native_batch_norm")
-_REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+_AUTOCAST = "wrap_with_autocast"
+_REGIONS = ("wrap_with_set_grad_enabled", _AUTOCAST)
 
 
 def index_program(program: ExportedProgram) -> Index:
     """The graph of a program, which is not changed."""
     return _Reading(program).run()
+
+
+def branching(program: ExportedProgram) -> str | None:
+    """An operator of a program that runs graphs as it likes, such as `cond`, if there is one."""
+    return next((node.name for node in program.graph.nodes if not _is_region(node) and _runs_graphs(node)), None)
+
+
+def _runs_graphs(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.HigherOrderOperator) and any(
+        holder.op == "get_attr" for holder in node.all_input_nodes
+    )
+
+
+def written_parameters(program: ExportedProgram) -> frozenset[str]:
+    """The parameters of a program that an operator writes to in place."""
+    memory = {}
+    for node, spec in zip(program.graph.find_nodes(op="placeholder"), program.graph_signature.input_specs, strict=True):
+        if spec.kind is InputKind.PARAMETER:
+            memory[storage_of(node.meta["val"])] = str(spec.target)
+    found = {spec.target for spec in program.graph_signature.output_specs if spec.target in memory.values()}
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            values = [item.meta.get("val") for item in written(node)] if node.op == "call_function" else []
+            found.update(memory.get(storage_of(value)) for value in values if isinstance(value, torch.Tensor))
+    return frozenset(name for name in found if name is not None)
+
+
+def has_autocast(program: ExportedProgram) -> bool:
+    """Whether a region of a program is under `autocast`."""
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
+    return any(getattr(node.target, "__name__", "") == _AUTOCAST for graph in graphs for node in graph.nodes)
 
 
 def is_plain(program: ExportedProgram) -> bool:

@@ -9,7 +9,7 @@ What the answers may differ by is far more than rounding, and far less than a fo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +24,22 @@ _RTOL = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 5e-2, torch.bf
 
 
 class Rehearsal:
-    """The answers of a module on example inputs, to hold its folds against; none where it cannot be run on them."""
+    """The answers of a module on example inputs, to hold its folds against; none where it cannot be run on them.
 
-    def __init__(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, evaluate: bool) -> None:
+    `written` are the parameters that its code writes to; None says that they are not known, and all are copied.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        written: Collection[str] | None,
+        *,
+        evaluate: bool,
+    ) -> None:
         self._inputs = tuple(args), dict(kwargs)
+        self._written = written
         shell = shell_of(module)
         try:
             self._expected: list[Any] | None = self._answers(shell.eval() if evaluate else shell)
@@ -51,7 +63,8 @@ class Rehearsal:
     def _answers(self, module: nn.Module) -> list[Any]:
         with quietly():
             # Copies, since a parameter that is handed out may change afterwards.
-            return [cloned(leaf) for leaf in pytree.tree_leaves(run_aside(module, *self._inputs))]
+            written = dict(module.named_parameters()) if self._written is None else self._written
+            return [cloned(leaf) for leaf in pytree.tree_leaves(run_aside(module, *self._inputs, written))]
 
 
 def _differs(expected: Any, found: Any, rtol: float) -> str | None:

@@ -23,8 +23,9 @@ import onnx
 
 from bnfold.graphs.onnx.document import Ledger
 from bnfold.graphs.onnx.exact.cutouts import Cutout, cutouts, settled_values
-from bnfold.graphs.onnx.exact.engine import RELATIVE_STEP, Engine, bodies, needs
+from bnfold.graphs.onnx.exact.engine import Engine, bodies, needs
 from bnfold.graphs.onnx.exact.kernels import CannotRun
+from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.index import graphs_of
 

@@ -23,8 +23,10 @@ import numpy as np
 import onnx
 
 from bnfold.graphs.onnx.document import Document
+from bnfold.graphs.onnx.exact.constant_casts import constant_casts, rounded
 from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, unlike, widened
 from bnfold.graphs.onnx.exact.rounding import Rounding
+from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP, coarsest
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.graphs.onnx.functions import inlined
 from bnfold.graphs.onnx.index import graphs_of, is_foreign
@@ -32,13 +34,6 @@ from bnfold.graphs.onnx.inferred import sizes_of
 from bnfold.graphs.onnx.paths import spell_out_paths
 
 MOST_PARAMETERS = 2**28
-
-RELATIVE_STEP: dict[int, float] = {
-    onnx.TensorProto.FLOAT: 2.0**-23,
-    onnx.TensorProto.FLOAT16: 2.0**-10,
-    onnx.TensorProto.BFLOAT16: 2.0**-7,
-    onnx.TensorProto.DOUBLE: 2.0**-52,
-}
 
 # Operators whose result jumps where an operand changes by the least: on floats, rounding can move it by a whole step.
 _JUMPING = frozenset(
@@ -105,6 +100,7 @@ class Engine:
         self.jumps = False
         self._tensors = {tensor.name: tensor for part in (graph, *bodies(graph.node)) for tensor in part.initializer}
         self._constants = constants  # Constant nodes whose data are not in them
+        self._casts = constant_casts(graph)
         self._weights: Values = {}
         self._opsets = {item.domain: item.version for item in document.model.opset_import}
         try:
@@ -216,6 +212,18 @@ class Engine:
         """The element type in which a weight is stored."""
         return self._tensors[name].data_type
 
+    def coarser_than_outputs(self) -> set[str]:
+        """The floating-point weights that are stored in a coarser type than an output has."""
+        outputs = {info.type.tensor_type.elem_type for info in self.document.model.graph.output}
+        finest = min((RELATIVE_STEP[kind] for kind in outputs & RELATIVE_STEP.keys()), default=math.inf)
+        types = {name: tensor.data_type for name, tensor in (*self._constants.items(), *self._tensors.items())}
+        return {name for name, kind in types.items() if RELATIVE_STEP.get(kind, 0.0) > finest}
+
+    def is_rounding(self, name: str, exact: Array) -> bool:
+        """Whether a weight, as it is stored, is this one rounded to its type."""
+        tensor = self._tensors.get(name) or self._constants[name]
+        return np.array_equal(widened(self.stored(name)), rounded(exact, tensor.data_type))
+
     def nudged(self, rng: np.random.Generator) -> Values:
         """The floating-point weights, each moved up or down by up to half a step of the type it is stored in.
 
@@ -236,7 +244,7 @@ class Engine:
         """Rounding to the coarsest floating-point type of the weights and inputs."""
         types = {tensor.data_type for tensor in self._tensors.values()}
         types |= {info.type.tensor_type.elem_type for info in self.document.model.graph.input}
-        return Rounding(max((RELATIVE_STEP[kind] for kind in types & RELATIVE_STEP.keys()), default=2.0**-23), rng)
+        return Rounding(coarsest(types), rng)
 
     def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
         what = f"node '{node.name or next(iter(node.output), '')}' ({node.op_type})"
@@ -250,6 +258,8 @@ class Engine:
         except Exception as error:  # implementations raise what they like; none of it is an answer
             reason = " ".join(str(error).split())[:200]
             raise CannotRun(f"{what}: {type(error).__name__}: {reason}") from error
+        if node.op_type == "Cast" and node.output[0] in self._casts:
+            results = [rounded(results[0], self._casts[node.output[0]])]
         if run.rounding is not None:
             results = run.rounding.of(node, [values.get(name) for name in node.input], results)
         for result in results:

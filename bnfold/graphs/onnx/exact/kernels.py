@@ -191,7 +191,8 @@ def _gelu(attributes: Attributes, inputs: Inputs, opset: int, count: int) -> Arr
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+    """Exact relative to its value, however near 0 that is."""
+    return np.asarray(np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x))))
 
 
 def _of(function: Callable[..., Any]) -> Operator:
