@@ -1,6 +1,6 @@
 """What a conversion costs: bnfold and its neighbours as whole processes on one model of 100 MB.
 
-    python scripts/cost.py [--rounds N]
+    python scripts/cost.py [--rounds N] [--constants]
 
 Builds a model with the layer shapes of ResNet-50 as an exporter leaves it (53 Conv, each with a BatchNormalization
 behind it), then runs every program once per round, in an order that is drawn anew, and prints a Markdown table: wall
@@ -58,15 +58,17 @@ LIMITS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="how often each program runs (default: 7)")
+    parser.add_argument("--constants", action="store_true", help="weights in Constant nodes, as onnxscript writes them")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.build:
-        build(args.build)
+        build(args.build, constants=args.constants)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "resnet50.onnx"
         # In a process of its own: the peak memory of a child counts from what its parent held when it was started.
-        subprocess.run([sys.executable, __file__, "--build", str(source)], check=True)
+        how = ["--constants"] if args.constants else []
+        subprocess.run([sys.executable, __file__, "--build", str(source), *how], check=True)
         programs, missing = installed(LIMITS)
         print(f"{source.stat().st_size / 1e6:.0f} MB, {args.rounds} rounds, Python {sys.version.split()[0]}")
         if missing:
@@ -145,7 +147,7 @@ def report(programs: Sequence[Program], runs: dict[str, list[Run]]) -> int:
     return 1 if failures else 0
 
 
-def build(path: Path) -> None:
+def build(path: Path, *, constants: bool) -> None:
     """Write the model: ResNet-50 on 224 x 224 images, batch size symbolic, random weights, BatchNorms intact."""
     import numpy as np
     import onnx
@@ -156,7 +158,11 @@ def build(path: Path) -> None:
     tensors: list[onnx.TensorProto] = []
 
     def parameter(name: str, array: np.ndarray) -> str:
-        tensors.append(numpy_helper.from_array(array.astype(np.float32), name))
+        tensor = numpy_helper.from_array(array.astype(np.float32), name)
+        if constants:
+            nodes.append(helper.make_node("Constant", [], [name], value=tensor))
+        else:
+            tensors.append(tensor)
         return name
 
     def conv_bn(x: str, name: str, c_in: int, c_out: int, kernel: int, stride: int = 1) -> str:

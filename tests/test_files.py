@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import onnx
 import pytest
@@ -218,6 +218,24 @@ def test_a_file_that_appears_during_the_run_is_not_overwritten(
         convert(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert (tmp_path / "b.onnx").read_bytes() == b"mine"
     assert names(tmp_path) == {"a.onnx", "a.onnx.data", "b.onnx"}
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_file_that_takes_the_place_of_the_result_at_once_is_told(
+    force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a.onnx")
+    take = staging._take_name
+
+    def overtaken(*args: Any) -> None:
+        take(*args)
+        (tmp_path / "other").write_bytes(b"another program's")
+        (tmp_path / "other").replace(tmp_path / "b.onnx")
+
+    monkeypatch.setattr(staging, "_take_name", overtaken)
+    with pytest.raises(OutputError, match=r"b\.onnx: another program has put a file there meanwhile; run it again"):
+        convert(tmp_path / "a.onnx", tmp_path / "b.onnx", force=force)
+    assert (tmp_path / "b.onnx").read_bytes() == b"another program's"
 
 
 def test_two_runs_onto_one_target_leave_one_whole_pair(tmp_path: Path) -> None:
