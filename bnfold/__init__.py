@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Latency,
         Operator,
         OutputDifference,
+        Proof,
         Quantiles,
         Report,
         Site,
@@ -70,6 +71,7 @@ _HOME = {
         "Report",
         "Site",
         "Source",
+        "Proof",
         "Verification",
     ),
 }
@@ -94,6 +96,7 @@ __all__ = [
     "Operator",
     "OutputDifference",
     "OutputError",
+    "Proof",
     "Quantiles",
     "Report",
     "Site",

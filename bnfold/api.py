@@ -271,6 +271,9 @@ def _difference(target: Path, verification: Verification) -> str:
             error = output.detail or f"error {output.max_abs:.2g}, {output.tolerance:.2g} allowed"
             why = f"output '{output.name}': {error}"
             break
+    else:
+        if verification.proof and verification.proof.wrong:
+            why = verification.proof.wrong[0][1]
     return f"the folded model is not the same function: {why}; {target} was not written"
 
 
@@ -285,12 +288,17 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
     checks = _check_options(options)
     from tempfile import TemporaryDirectory
 
+    from bnfold.certificates import examine
+    from bnfold.checks.exact import ExactPair
     from bnfold.checks.verify import verify as run
-    from bnfold.exactly import exact_pair
+    from bnfold.exactly import ExactSource
 
     with TemporaryDirectory(prefix="bnfold-") as folder:
         pair = _runnable_pair(a, b, folder)
-        return run(*pair, limited(checks, pair[0]), exact=exact_pair(*pair), progress=progress)
+        limits, original, other = limited(checks, pair[0]), ExactSource(pair[0]), ExactSource(pair[1])
+        verdict = run(*pair, limits, exact=ExactPair(original, other), progress=progress)
+        proof = examine(original, other, None, limits).proof
+        return replace(verdict, passed=verdict.passed and not (proof and proof.wrong), proof=proof)
 
 
 def bench(

@@ -1,7 +1,8 @@
-"""Each fold of an attempt by itself: certificates, and the search for a fold that is wrong.
+"""What differs between two models, part by part: the proof, certificates of folds, the search for one that is wrong.
 
-Both ask `graphs.onnx.exact.certify`, on the file that was written, with inputs of the sizes that verification uses. It
-needs no ONNX Runtime. Decision: a fold whose certificate fails is wrong for certain, whatever the outputs say.
+All ask `graphs.onnx.exact.certify`, on files, with inputs of the sizes that verification uses. It needs no ONNX
+Runtime. Decision: a part that is wrong fails the verdict, whatever the outputs say. No input that was drawn may wake
+it, but one of the user's may.
 """
 
 from __future__ import annotations
@@ -10,31 +11,47 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from bnfold.checks.compare import tolerance_for
+from bnfold.checks.feed import FLOATS
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions
 from bnfold.errors import UsageError
 from bnfold.exactly import ExactSource
 from bnfold.graphs.onnx.document import Ledger
-from bnfold.graphs.onnx.exact.certify import Certifier, Finding
+from bnfold.graphs.onnx.exact.certify import Certifier, Finding, Part
 from bnfold.graphs.onnx.exact.kernels import CannotRun
-from bnfold.results import Certificate, Culprit, Site
+from bnfold.graphs.onnx.exact.samples import Samples
+from bnfold.results import Certificate, Culprit, Proof, Site
 
 _METADATA = "bnfold.certificate."
-_PATIENCE = 20.0  # times the seconds for float64, since this was asked for, or a verdict has failed
+_PATIENCE = 8.0  # times the seconds for float64, since this decides
 _MOST_POINTS = 8
 _VISIBLE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """What was found of every fold, by its place in the account; or why nothing was."""
+    """What was found of every fold, by its place in the account, and of all parts; or why nothing was.
+
+    `growth` follows the error through the graph where something is wrong.
+    """
 
     found: Mapping[int, Finding]
     reason: str | None = None
+    parts: tuple[Part, ...] = ()
     growth: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def proof(self) -> Proof | None:
+        if self.reason is not None:
+            return None
+        proven = [part for part in self.parts if part.proven]
+        wrong = [part for part in self.parts if part.is_wrong]
+        rest = [part for part in self.parts if not part.proven and not part.is_wrong]
+        error = max((part.error for part in proven), default=0.0)
+        return Proof(len(self.parts), len(proven), error, _reasons(wrong), _reasons(rest))
 
     @property
     def wrong(self) -> frozenset[int]:
@@ -68,25 +85,44 @@ class Examination:
             return Culprit(name)
         names = [value for value, _ in self.growth]
         start = min((names.index(value) for value in finding.values if value in names), default=len(names))
-        return Culprit(name, finding.stored_error, _thinned(self.growth[start:]))
+        return Culprit(name, max(finding.error, finding.stored_error), _thinned(self.growth[start:]))
 
 
-def examine(original: Any, folded: Path, ledger: Ledger | None, options: CheckOptions, *, follow: bool) -> Examination:
-    """Examine every fold between two models; with `follow`, follow the error through the graph too."""
-    if ledger is None:
-        return Examination({}, "nothing folded")
-    deadline = time.monotonic() + _PATIENCE * max(options.exact_seconds, CheckOptions().exact_seconds)
-    source, target = ExactSource(original), ExactSource(folded)
-    engines = source.engine(), target.engine()
-    if isinstance(engines[0], str) or isinstance(engines[1], str):
-        return Examination({}, next(engine for engine in engines if isinstance(engine, str)))
-    certifier = Certifier(engines[0], engines[1], ledger)
+def examine(original: ExactSource, other: ExactSource, ledger: Ledger | None, options: CheckOptions) -> Examination:
+    """Examine every part in which two models differ. `ledger` is what folds between them noted, if they did."""
+    if options.exact_seconds <= 0:
+        return Examination({}, "it was not asked for")
+    deadline = time.monotonic() + _PATIENCE * options.exact_seconds
+    before, after = original.engine(), other.engine()
+    if isinstance(before, str) or isinstance(after, str):
+        return Examination({}, before if isinstance(before, str) else str(after))
     try:
-        feed = make_feeds(source.inputs, replace(options, check_n=1))[0]
-        found = certifier.findings(feed.values, deadline, options.seed)
-        return Examination(found, growth=tuple(certifier.growth(feed.values, deadline)) if follow else ())
+        feed = make_feeds(original.inputs, replace(options, check_n=max(options.check_n, 1)))[0]
+        samples = original.samples(feed.values, deadline)
+        apart = _apart(samples, other, feed.values, deadline) if ledger is None or ledger.in_functions else None
+        certifier = Certifier(before, after, ledger, samples, _tolerances(options), options.seed, apart)
+        parts = certifier.parts(deadline)
+        is_wrong = ledger is not None and any(part.is_wrong for part in parts)
+        growth = certifier.growth(feed.values, deadline) if is_wrong else []
     except (CannotRun, UsageError) as error:
         return Examination({}, str(error))
+    return Examination(certifier.findings(parts), parts=tuple(parts), growth=tuple(growth))
+
+
+def _apart(samples: Samples, other: ExactSource, feeds: Mapping[str, Any], deadline: float) -> set[str] | None:
+    """The names that stand for different values in another model; None where that cannot be run."""
+    try:
+        return samples.unlike(other.samples(feeds, deadline))
+    except CannotRun:
+        return None
+
+
+def _reasons(parts: Sequence[Part]) -> tuple[tuple[str, str], ...]:
+    return tuple((part.cutout.value, part.reason or "") for part in parts)
+
+
+def _tolerances(options: CheckOptions) -> dict[str, float]:
+    return {name: tolerance_for("", name, options).rtol for name in FLOATS}
 
 
 def as_metadata(sites: Sequence[Site]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 from pathlib import Path
@@ -29,7 +29,7 @@ from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import Staged, stage, stage_copy
 from bnfold.graphs.onnx.validity import blamed_on
-from bnfold.results import Counts, Latency, Site, Source, Verification
+from bnfold.results import Counts, Culprit, Latency, Site, Source, Verification
 
 if TYPE_CHECKING:
     from bnfold.checks.options import CheckOptions
@@ -59,6 +59,16 @@ class Attempt:
     def folded(self) -> frozenset[int]:
         """The places, in the account, of the sites that folded."""
         return frozenset(index for index, site in enumerate(self.sites) if site.folded)
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """An attempt with what was found of its parts, the folds that are left out of it, and what is known of these."""
+
+    attempt: Attempt
+    found: Examination
+    without: frozenset[int]
+    culprits: tuple[Culprit, ...]
 
 
 @dataclass(frozen=True)
@@ -98,66 +108,109 @@ class Job(ABC):
         """Fold all chosen sites but these, and write the result into the folder."""
 
     @abstractmethod
-    def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
-        """The verdict on one attempt, against the original."""
+    def judge(
+        self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None, *, proven: bool = False
+    ) -> Verification:
+        """The verdict on one attempt, against the original; `proven` says that every part of it is."""
 
     @abstractmethod
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         """The latency of the original and of one attempt."""
 
-    def examined(self, attempt: Attempt, options: CheckOptions, *, follow: bool) -> Examination:
-        """Every fold of an attempt by itself, as far as that is possible; with `follow`, where the error goes."""
-        return Examination({}, "folds are looked at one by one in ONNX files alone")
+    def examined(self, attempt: Attempt, options: CheckOptions) -> Examination:
+        """Every part that an attempt changed, by itself, as far as that is possible."""
+        return Examination({}, "parts are looked at one by one in ONNX files alone")
+
+    def with_certificates(self, attempt: Attempt, found: Examination, without: frozenset[int]) -> Attempt:
+        """The same attempt, with a certificate of every fold in the file and in the account."""
+        raise UsageError("folds are certified in ONNX files alone: name a target that ends in .onnx")
 
     def depth(self, attempt: Attempt, options: CheckOptions) -> tuple[tuple[str, float], ...]:
         """How the error develops down the graph (see `Verification.depth`), as far as that can be seen."""
         return ()
 
-    def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
+    def certified(self, options: CheckOptions) -> Attempt:
         """An attempt with a certificate of every fold; those that are wrong are taken back."""
-        raise UsageError("folds are certified in ONNX files alone: name a target that ends in .onnx")
+        tried = self._tried(frozenset(), options, certify=True)
+        if not tried.found.wrong:
+            return tried.attempt
+        tried.attempt.staged.discard()
+        return self._tried(tried.without | tried.found.wrong, options, certify=True).attempt
 
     def verified(
         self, options: CheckOptions, progress: Progress | None, *, certify: bool = False
     ) -> tuple[Attempt, Verification]:
         """The attempt that passes, and the verdict on it; folds that fail are taken back and named.
 
-        When nothing passes, the verdict on the full attempt is returned with it.
+        When nothing passes, the verdict on the attempt with the most folds is returned with it.
         """
-        full = self.certified(options) if certify else self.attempt()
-        if not full.changed:
-            return full, Verification(True, self.unchanged, ())
-        verdict = self.judge(full, options, progress)
+        tried = self._tried(frozenset(), options, certify=certify)
+        verdict = self._judged(tried, options, progress)
+        folded = tried.attempt.folded
         if verdict.passed:
-            return full, verdict
-        found = self.examined(full, options, follow=True)
-        verdict = replace(verdict, culprits=found.culprits(found.wrong, full.sites))
-        for wrong in self._suspects(found, full, options):
-            if not wrong or wrong >= full.folded:
-                continue
-            rest = self.certified(options, wrong) if certify else self.attempt(wrong)
-            again = self.judge(rest, options, progress)
+            return tried.attempt, verdict
+        wrong = tried.found.wrong or culprits(
+            folded, folded, lambda without: self._passes(tried.without | without, options)
+        )
+        if wrong and not wrong >= folded:
+            known = (*tried.culprits, *tried.found.culprits(wrong, tried.attempt.sites))
+            rest = self._tried(tried.without | wrong, options, known, certify=certify)
+            again = self._judged(rest, options, progress)
             if again.passed:
-                names = tuple(full.sites[index].name for index in sorted(wrong))
-                known = found.culprits(wrong, full.sites)
-                marked = _marked(rest, wrong, "its fold failed verification")
-                return marked, replace(again, taken_back=names, culprits=known)
-            rest.staged.discard()
-        return full, verdict
+                return rest.attempt, again
+            rest.attempt.staged.discard()
+        return tried.attempt, replace(verdict, culprits=tried.found.culprits(tried.found.wrong, tried.attempt.sites))
 
-    def _suspects(self, found: Examination, full: Attempt, options: CheckOptions) -> Iterator[frozenset[int]]:
-        """Sets of folds to take back, the likelier first: those found wrong by themselves, those found by bisection."""
-        if found.wrong and not found.wrong >= full.folded:
-            yield self._alone(found, options)
-        yield culprits(full.folded, full.folded, lambda without: self._passes(without, options))
+    def _tried(
+        self, without: frozenset[int], options: CheckOptions, known: tuple[Culprit, ...] = (), *, certify: bool
+    ) -> Tried:
+        """An attempt without these folds, of which this is known, and without those that are wrong by themselves,
+        unless all are.
+        """
+        attempt = self.attempt(without)
+        while True:
+            found = self.examined(attempt, options) if attempt.changed else Examination({}, "nothing folded")
+            wrong = self._alone(found, without, options)
+            if not wrong or wrong >= attempt.folded:
+                break
+            known = (*known, *found.culprits(wrong, attempt.sites))
+            without |= wrong
+            attempt.staged.discard()
+            attempt = self.attempt(without)
+        if certify:
+            attempt = self.with_certificates(attempt, found, without)
+        why = f"its {'certificate failed' if certify else 'fold failed verification'} and was taken back"
+        return Tried(replace(attempt, sites=taken_back(attempt.sites, without, why)), found, without, known)
 
-    def _alone(self, found: Examination, options: CheckOptions) -> frozenset[int]:
-        """The folds that are wrong; of those that met in one value, only the ones without which it passes."""
+    def _judged(self, tried: Tried, options: CheckOptions, progress: Progress | None) -> Verification:
+        """The verdict on an attempt and on its parts."""
+        proof = tried.found.proof
+        if tried.attempt.changed:
+            proven = proof is not None and proof.proven == proof.parts
+            verdict = self.judge(tried.attempt, options, progress, proven=proven)
+        else:
+            verdict = Verification(True, self.unchanged, ())
+        return replace(
+            verdict,
+            passed=verdict.passed and not (proof and proof.wrong),
+            proof=proof,
+            taken_back=tuple(tried.attempt.sites[place].name for place in sorted(tried.without)),
+            culprits=tried.culprits,
+        )
+
+    def _alone(self, found: Examination, without: frozenset[int], options: CheckOptions) -> frozenset[int]:
+        """The folds that are wrong; of those that met in one part, only the ones without which it is right."""
         wrong = found.wrong
         for place in sorted(place for place in wrong if found.found[place].together & wrong):
-            if found.found[place].together & wrong and self._passes(wrong - {place}, options):
+            if found.found[place].together & wrong and self._is_sound(without | (wrong - {place}), options):
                 wrong -= {place}
         return wrong
+
+    def _is_sound(self, without: frozenset[int], options: CheckOptions) -> bool:
+        attempt = self.attempt(without)
+        found = self.examined(attempt, options)
+        attempt.staged.discard()
+        return not found.wrong
 
     def _passes(self, without: frozenset[int], options: CheckOptions) -> bool:
         attempt = self.attempt(without)
@@ -201,9 +254,9 @@ class Conversion(Job):
             staged = stage(document, self._target.path, folder, self._target.external)
         return Attempt(sites, staged, count(document.model, staged.nbytes), not is_copy, document.ledger)
 
-    def examined(self, attempt: Attempt, options: CheckOptions, *, follow: bool) -> Examination:
+    def examined(self, attempt: Attempt, options: CheckOptions) -> Examination:
         original, folded = self._pair(attempt)
-        return examine(original, folded, attempt.ledger, limited(options, original), follow=follow)
+        return examine(self._in_float64(), ExactSource(folded), attempt.ledger, limited(options, original))
 
     def depth(self, attempt: Attempt, options: CheckOptions) -> tuple[tuple[str, float], ...]:
         from bnfold.checks.depth import depth
@@ -211,26 +264,22 @@ class Conversion(Job):
         seen = exposed(*self._pair(attempt), attempt.ledger) if attempt.ledger else None
         return depth(seen.original, seen.folded, seen.names, options) if seen else ()
 
-    def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
-        """An attempt whose every fold was looked at by itself, with the certificates in the file and in the account."""
-        attempt = self.attempt(without)
+    def with_certificates(self, attempt: Attempt, found: Examination, without: frozenset[int]) -> Attempt:
         if not attempt.changed or attempt.ledger is None:
             return attempt
-        found = self.examined(attempt, options, follow=False)
         attempt.staged.discard()
-        if found.wrong:
-            return _marked(self.certified(options, without | found.wrong), found.wrong, "its certificate failed")
         sites = found.certified(attempt.sites)
         return replace(self.attempt(without, as_metadata(sites)), sites=sites)
 
-    def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
+    def judge(
+        self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None, *, proven: bool = False
+    ) -> Verification:
         from bnfold.checks.exact import ExactPair
         from bnfold.checks.verify import verify
 
         original, folded = self._pair(attempt)
-        self._exact = self._exact or ExactSource(original)
         unrounded = ExactSource(folded, attempt.ledger.exact if attempt.ledger else None)
-        exact = ExactPair(self._exact, unrounded, stored=ExactSource(folded))
+        exact = ExactPair(self._in_float64(), unrounded, stored=ExactSource(folded), proven=proven)
         options = limited(options, original)
         return verify(original, folded, options, exact=exact, progress=progress)
 
@@ -241,10 +290,18 @@ class Conversion(Job):
 
     def _pair(self, attempt: Attempt) -> tuple[Path, Path]:
         """The original and an attempt as files that ONNX Runtime can run."""
+        return self._runnable(), runnable(attempt.staged.model, self._target.folder / f"run{next(self._numbers)}")
+
+    def _runnable(self) -> Path:
         if self._reference is None:
             to = self._target
             self._reference = runnable(self._original, to.folder / "original", to.options.assume_eval)
-        return self._reference, runnable(attempt.staged.model, self._target.folder / f"run{next(self._numbers)}")
+        return self._reference
+
+    def _in_float64(self) -> ExactSource:
+        """The original, kept with its answers."""
+        self._exact = self._exact or ExactSource(self._runnable())
+        return self._exact
 
 
 def limited(options: CheckOptions, model: Any) -> CheckOptions:
@@ -253,11 +310,6 @@ def limited(options: CheckOptions, model: Any) -> CheckOptions:
     with blamed_on(opened.document, opened.name):
         found = index_limits(opened.document)
     return replace(options, index_limits={**found, **options.index_limits})
-
-
-def _marked(rest: Attempt, wrong: frozenset[int], why: str) -> Attempt:
-    """An attempt with these folds told as taken back."""
-    return replace(rest, sites=taken_back(rest.sites, wrong, f"{why} and was taken back"))
 
 
 def runnable(model: Any, folder: Path, assume_eval: bool = False) -> Path:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from bnfold.checks.compare import distance, tolerance_for
-from bnfold.checks.exact import ExactPair, Nudge
+from bnfold.checks.exact import Nudge
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import Array, TensorInfo, open_session
 from bnfold.errors import BnfoldError, ModelError
 from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.exact.parting import parting
+from bnfold.graphs.onnx.exact.samples import Samples
 from bnfold.graphs.onnx.sources import open_model
 
 _MOST_KEPT_BYTES = 64 * 2**20
@@ -45,10 +46,23 @@ class ExactSource:
             return self._kept[key]
         answers = self._run(feeds, deadline, nudge)
         if not isinstance(answers, str):
-            self._kept_bytes += sum(array.nbytes for array in answers.values())
-            if self._kept_bytes <= _MOST_KEPT_BYTES:
-                self._kept[key] = answers
+            self._keep(key, answers)
         return answers
+
+    def samples(self, feeds: Mapping[str, Array], deadline: float) -> Samples:
+        """What a run on these feeds comes by, bodies included. Raises CannotRun."""
+        engine = self.engine()
+        if isinstance(engine, str):
+            raise CannotRun(engine)
+        samples = Samples.of(feeds)
+        answers = engine.run(feeds, deadline=deadline, watch=samples.note, inside=True)
+        self._keep(f"{None} {_digest(feeds)}", answers)
+        return samples
+
+    def _keep(self, key: str, answers: dict[str, Array]) -> None:
+        self._kept_bytes += sum(array.nbytes for array in answers.values())
+        if self._kept_bytes <= _MOST_KEPT_BYTES:
+            self._kept[key] = answers
 
     def _run(self, feeds: Mapping[str, Array], deadline: float, nudge: Nudge | None) -> dict[str, Array] | str:
         engine = self.engine()
@@ -108,11 +122,6 @@ class ExactSource:
     def outputs(self) -> tuple[TensorInfo, ...]:
         engine = self.engine()
         return () if isinstance(engine, str) else tuple(TensorInfo(*item) for item in engine.outputs)
-
-
-def exact_pair(original: Any, folded: Any) -> ExactPair:
-    """Two models to be run in float64, each as `sources.open_model` takes it."""
-    return ExactPair(ExactSource(original), ExactSource(folded))
 
 
 def _differ(answer: Any, exact: Any) -> bool:

@@ -115,8 +115,8 @@ class ToOnnx(Conversion):
         crossing = Crossing(self._opened, *sides, ExactSource(before), forms, is_narrowed=self._is_narrowed)
         return attempt, crossing.added_to(verification, options, progress)
 
-    def certified(self, options: CheckOptions, without: frozenset[int] = frozenset()) -> Attempt:
-        return super().certified(_with_test_shapes(options, self._opened, self._names), without)
+    def certified(self, options: CheckOptions) -> Attempt:
+        return super().certified(_with_test_shapes(options, self._opened, self._names))
 
     def measured(self, attempt: Attempt, options: CheckOptions, progress: Progress | None) -> tuple[Latency, ...]:
         return super().measured(attempt, _with_test_shapes(options, self._opened, self._names), progress)
@@ -155,7 +155,9 @@ class ToProgram(Job):
         after = replace(folded.after, file_bytes=path.stat().st_size)
         return Attempt(folded.sites, Staged(path, self._target.path), after, changed, exact=folded.exact)
 
-    def judge(self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None) -> Verification:
+    def judge(
+        self, attempt: Attempt, options: CheckOptions, progress: Progress | None = None, *, proven: bool = False
+    ) -> Verification:
         from bnfold.checks.exact import ExactPair
         from bnfold.checks.verify import verify_runners
 
@@ -163,7 +165,7 @@ class ToProgram(Job):
         exported, folded = self._sides(attempt)
         stored = _in_float64(opened, folded)
         unrounded = _in_float64(opened, folded, attempt.exact) if attempt.exact else stored
-        pair = ExactPair(_explicit(opened), unrounded, stored=stored)
+        pair = ExactPair(_explicit(opened), unrounded, stored=stored, proven=proven)
         sides = _session(opened, exported), _session(opened, folded)
         return verify_runners(*sides, options, exact=pair, progress=progress)
 

@@ -234,10 +234,28 @@ class Border:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """The parts in which two models differ, each run by itself in float64 on inputs of its own; what is not in them is
+    the same in both, byte for byte.
+
+    Of `parts`, `proven` are the same function: `error` is the largest difference seen, relative to the size of the
+    channel (or other slice) that it is in. `wrong` and `open` name the others by the value that they compute, with the
+    reason; what is open could not be run, or not told from rounding.
+    """
+
+    parts: int
+    proven: int
+    error: float
+    wrong: tuple[tuple[str, str], ...] = ()
+    open: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Verification:
     """The verdict on equality. `reference` and `inputs` say in words what was compared and on what.
 
-    `exact` says on what both models were run in float64 beside that, or why they were not. `notes` are remarks that
+    `exact` says on what both models were run in float64 beside that, or why they were not; `proof` has the parts in
+    which they differ, judged one by one, where that can be done. `notes` are remarks that
     decide nothing. `taken_back` are the sites whose folds were undone, `culprits` what is known of them. `border` is
     there for a model that came from PyTorch. `depth` follows the error from value to value down the graph, on one
     input: pairs of a value that must be the same in both models and its error relative to the value's largest entry.
@@ -250,6 +268,7 @@ class Verification:
     accuracy: tuple[Accuracy, ...] = ()
     taken_back: tuple[str, ...] = ()
     exact: str | None = None
+    proof: Proof | None = None
     notes: tuple[str, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     border: Border | None = None

@@ -20,6 +20,7 @@ Key = int | str
 WHOLE, APART = "all of it", "entries far above the others"
 LONGEST = 4096
 FLOOR = 1e-3  # a slice below this share of the whole is judged as if it had it: rounding of the whole reaches as far
+_CHANCE = 1e-6
 _FAR, _LARGE = 10, 1000.0  # in powers of two, above all others; and in itself
 _MOST_DISTINCT = 8
 
@@ -37,9 +38,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """One number, at least zero, per slice: by axis, an array with the length of the axis; for the whole one of 1."""
+    """One number, at least zero, per slice: by axis, an array with the length of the axis; for the whole one of 1.
+
+    `counts` say, by axis, of how many entries each number is the largest.
+    """
 
     numbers: Mapping[Key, Array] = field(default_factory=dict)
+    counts: Mapping[Key, int] = field(default_factory=dict)
 
     @classmethod
     def single(cls, number: float) -> Slices:
@@ -62,7 +67,7 @@ class Slices:
                 numbers[axis] = np.asarray(array.max(axis=others, initial=0.0))
             elif 1 < size <= LONGEST:
                 numbers[axis] = array.reshape(-1)
-        return cls(numbers)
+        return cls(numbers, {axis: array.size // size for axis, size in enumerate(array.shape) if axis in numbers})
 
     @property
     def whole(self) -> float:
@@ -70,11 +75,17 @@ class Slices:
 
     def join(self, other: Slices) -> Slices:
         """The larger number of both in each slice; an axis whose length differs is left out."""
-        return Slices({key: np.maximum(a, b) for key, (a, b) in self._beside(other).items()})
+        numbers = {key: np.maximum(a, b) for key, (a, b) in self._beside(other).items()}
+        counts = {key: self.counts[key] + other.counts[key] for key in self.counts.keys() & other.counts.keys()}
+        return Slices(numbers, counts)
 
     def meet(self, other: Slices) -> Slices:
         """The smaller number of both in each slice; an axis whose length differs is left out."""
         return Slices({key: np.minimum(a, b) for key, (a, b) in self._beside(other).items()})
+
+    def of_whole(self, number: float) -> Slices:
+        """The same with another number for the whole."""
+        return Slices({**self.numbers, WHOLE: np.asarray([number])})
 
     def _beside(self, other: Slices) -> dict[Key, tuple[Array, Array]]:
         shared = [key for key in self.numbers if key in other.numbers]
@@ -84,11 +95,19 @@ class Slices:
     def shares(self) -> Slices:
         """Every number relative to that of the whole."""
         whole = self.whole or 1.0
-        return Slices({key: number / whole if key != APART else number for key, number in self.numbers.items()})
+        shares = {key: number / whole if key != APART else number for key, number in self.numbers.items()}
+        return Slices(shares, self.counts)
 
     def to_judge_by(self, shares: Slices) -> Slices:
-        """The sizes that errors are held against: every slice has the share of this whole that is given."""
-        sizes = {key: self.whole * np.maximum(share, FLOOR) for key, share in shares.numbers.items()}
+        """The sizes that errors are held against: every slice has the share of this whole that is given.
+
+        Few entries may be small by chance: n normal numbers of size s stay below 1.25 p^(1/n) s with probability p.
+        """
+        margins = {key: max(1.0, _CHANCE ** (-1 / max(count, 1)) / 1.25) for key, count in shares.counts.items()}
+        sizes = {
+            key: self.whole * np.clip(share * margins.get(key, 1.0), FLOOR, 1.0)
+            for key, share in shares.numbers.items()
+        }
         return Slices({**sizes, WHOLE: np.asarray([self.whole]), APART: np.ones(1)})
 
     def plus(self, number: float) -> Slices:

@@ -8,7 +8,7 @@ whose fault it is is read from the account of the sites.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,10 @@ from bnfold.checks.session import open_session
 from bnfold.conversion import Conversion, Target
 from bnfold.exactly import ExactSource
 from bnfold.graphs.account import FoldOptions
-from bnfold.graphs.onnx.document import Computed, Document
-from bnfold.graphs.onnx.exact.engine import bodies
+from bnfold.graphs.onnx.document import Computed, Document, Ledger
+from bnfold.graphs.onnx.exact.certify import Certifier, Finding
+from bnfold.graphs.onnx.exact.engine import Engine, bodies
+from bnfold.graphs.onnx.exact.samples import Samples
 from bnfold.graphs.onnx.fold import fold_document
 from bnfold.results import Culprit, Verification
 
@@ -85,18 +87,21 @@ class Trial:
         return self.caught and not (blamed and blamed <= set(self.fault.owners) and self.passed)
 
 
+RTOL = {"float32": 1e-4, "float16": 1e-2}
+
+
 class Sabotage:
     """A model, to be folded with faults in `folder`, and verified with these options."""
 
     def __init__(self, path: Path, folder: Path, options: CheckOptions) -> None:
         self.options = options
-        self._job = Conversion(path, path, Target(folder / "out.onnx", folder, FoldOptions()))
+        self.job = Conversion(path, path, Target(folder / "out.onnx", folder, FoldOptions()))
         session = open_session(path)
         self._tolerances = {info.name: tolerance_for(info.name, info.dtype, options) for info in session.outputs}
         self._baseline = Baseline(session, self._tolerances, options, lambda done, of: None)
         source = ExactSource(path)
         self._exact = [source.run(feed.values, math.inf) for feed in self._baseline.feeds]
-        attempt = self._job.attempt()
+        attempt = self.job.attempt()
         self.sites = attempt.sites
         self._made = dict(_made(onnx.load(attempt.staged.model), onnx.load(path), self.sites))
 
@@ -117,10 +122,10 @@ class Sabotage:
     def trial(self, fault: Fault) -> Trial:
         """Convert with a fault in it."""
         with planted(fault):
-            attempt = self._job.attempt()
+            attempt = self.job.attempt()
             effect = self._effect(attempt.staged.model)
             attempt.staged.discard()
-            _, verdict = self._job.verified(self.options, None)
+            _, verdict = self.job.verified(self.options, None)
         caught = not verdict.passed or bool(verdict.taken_back)
         return Trial(fault, effect, caught, _blamed(verdict), verdict.passed, verdict.culprits)
 
@@ -160,15 +165,25 @@ def planted(fault: Fault) -> Iterator[None]:
         yield
 
 
+def found_by(original: Engine, folded: Engine, ledger: Ledger, feeds: Mapping[str, Array]) -> dict[int, Finding]:
+    """What is found of every site, on inputs of these sizes."""
+    samples = Samples.of(feeds)
+    original.run(feeds, watch=samples.note, inside=True)
+    certifier = Certifier(original, folded, ledger, samples, RTOL)
+    return certifier.findings(certifier.parts(math.inf))
+
+
 def _made(
     folded: onnx.ModelProto, original: onnx.ModelProto, sites: Sequence[bnfold.Site]
 ) -> Iterator[tuple[str, tuple[Array, Array | None, tuple[str, ...]]]]:
     """The constants that folds made, what was there before, and the sites whose folds are in them."""
     before = {tensor.name: tensor for tensor in original.graph.initializer}
-    for tensor in folded.graph.initializer:
+    graphs = [folded.graph, *bodies(folded.graph.node)]
+    nodes = [node for graph in graphs for node in graph.node]
+    for tensor in (tensor for graph in graphs for tensor in graph.initializer):
         if tensor.name in before:
             continue
-        readers = {node.name or node.output[0] for node in folded.graph.node if tensor.name in node.input}
+        readers = {node.name or node.output[0] for node in nodes if tensor.name in node.input}
         owners = tuple(site.name for site in sites if site.folded and readers & set(site.into))
         old = tensor.name.partition(".folded")[0]
         known = onnx.numpy_helper.to_array(before[old]) if old in before else None

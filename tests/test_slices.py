@@ -65,11 +65,16 @@ def test_sizes_are_taken_along_every_short_axis() -> None:
 
 
 def test_a_slice_is_judged_by_its_largest_share_but_by_a_thousandth_of_the_whole_at_least() -> None:
-    seen = Slices.largest(np.array([[1.0, 0.5], [0.0, 0.0]])).shares()
-    now = Slices.largest(np.array([[10.0, 0.1], [0.0, 0.0]]))
-    sizes = now.to_judge_by(now.shares().join(seen))
-    assert list(sizes.numbers[1]) == [10.0, 5.0]
-    assert list(sizes.numbers[0]) == [10.0, 0.01]
+    many = np.ones((100, 1))
+    seen = Slices.largest(many * [1.0, 0.5, 0.0]).shares()
+    now = Slices.largest(many * [10.0, 0.1, 0.0])
+    assert list(now.to_judge_by(now.shares().join(seen)).numbers[1]) == [10.0, 5.0, 0.01]
+
+
+@pytest.mark.parametrize(("entries", "size"), [(1, 1.0), (3, 0.8), (6, 0.08), (12, 0.0253), (100, 0.01)])
+def test_few_entries_may_be_small_by_chance(entries: int, size: float) -> None:
+    sizes = Slices.largest(np.ones((entries, 1)) * [1.0, 0.01])
+    assert sizes.to_judge_by(sizes.shares()).numbers[1][1] == pytest.approx(size, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from bnfold.checks.judge import Exactly, judge
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.verify import verify
 from bnfold.errors import ModelError
-from bnfold.exactly import ExactSource, exact_pair
+from bnfold.exactly import ExactSource
 from bnfold.results import OutputDifference
 
 QUICK = CheckOptions(check_n=3)
@@ -29,7 +29,11 @@ LOSSY = "(float[400] x) => (float[400] y) <float[1] k> { t = Mul(x, k) u = Add(t
 PLAIN = "(float[400] x) => (float[400] y) <float[1] c> { y = Mul(x, c) }"
 
 
-def model(text: str, dtype: str = "float", **values: float) -> onnx.ModelProto:
+def exact_pair(original: Any, folded: Any) -> ExactPair:
+    return ExactPair(ExactSource(original), ExactSource(folded))
+
+
+def model(text: str, dtype: str = "float", **values: Any) -> onnx.ModelProto:
     return parse(text, dtype, values={name: np.asarray(value) for name, value in values.items()})
 
 
@@ -97,9 +101,10 @@ def test_where_weights_decide_between_two_integers_nothing_is_decided() -> None:
     between = compare(exact[0]["y"], exact[1]["y"])
     assert between.max_abs == 1.0
     moved = found.moved_by_weights(feed, "y", exact[0]["y"])
-    assert moved == 1.0
-    case = judge("f", "CPU", Gap(), Tolerance(1e-4, 0), _no_movement, Exactly(Gap(), Gap(), between, lambda: moved))
-    assert case.status == "set aside"
+    assert moved.max_abs == 1.0
+    assert found.jumps
+    exactly = Exactly(Gap(), Gap(), between, lambda: moved, jumps=True)
+    assert judge("f", "CPU", Gap(), Tolerance(1e-4, 0), _no_movement, exactly).status == "set aside"
 
 
 def test_a_sensitive_model_without_jumps_is_not_excused() -> None:
@@ -110,8 +115,30 @@ def test_a_sensitive_model_without_jumps_is_not_excused() -> None:
     feed = Feed("a feed", {"x": np.array([1.0, 5.0], np.float32)})
     exact = found.on(feed, urgent=True)
     assert exact is not None
-    assert compare(exact[0]["y"], exact[1]["y"]).max_abs > 1e-3
-    assert found.moved_by_weights(feed, "y", exact[0]["y"]) == 0.0
+    between = compare(exact[0]["y"], exact[1]["y"])
+    assert between.max_abs > 1e-3
+    moved = found.moved_by_weights(feed, "y", exact[0]["y"])
+    assert moved.max_abs > 1e-3
+    exactly = Exactly(Gap(), Gap(), between, lambda: moved, jumps=found.jumps)
+    assert judge("f", "CPU", between, Tolerance(1e-4, 0), _no_movement, exactly).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("weight", "status"), [(np.nextafter(np.float32(1.9), np.float32(2)), "passed"), (np.float32(1.90004), "failed")]
+)
+def test_a_channel_that_is_small_by_cancellation_is_as_exact_as_its_weights(weight: Any, status: str) -> None:
+    text = "(float[99,2] x) => (float[99,2] y) <float[2] c, float[2] d> { m = Mul(x, c) n = Mul(x, d) y = Sub(m, n) }"
+    c, d = np.float32([4.0, 1.9]), np.float32([0, 1.899])
+    original, other = model(text, c=c, d=d), model(text, c=np.float32([4.0, weight]), d=d)
+    found = ExactAnswers(exact_pair(original, other), 1.0)
+    feed = Feed("a feed", {"x": np.tile(np.float32([1, 5]), (99, 1))})
+    exact = found.on(feed, urgent=True)
+    assert exact is not None
+    between = compare(exact[0]["y"], exact[1]["y"])
+    moved = found.moved_by_weights(feed, "y", exact[0]["y"])
+    case = judge("f", "CPU", between, Tolerance(1e-4, 0), _no_movement, Exactly(Gap(), between, between, lambda: moved))
+    assert not between.errors.within(between.sizes.to_judge_by(between.sizes.shares()).times(1e-4))
+    assert case.status == status
 
 
 def _no_movement(nudges: int) -> Gap:
@@ -137,7 +164,7 @@ def gap(max_abs: float) -> Gap:
 def test_the_rule_with_float64(
     difference: float, before: float, after: float, between: float, moved: float, status: str, error: float
 ) -> None:
-    exactly = Exactly(gap(before), gap(after), gap(between), lambda: moved)
+    exactly = Exactly(gap(before), gap(after), gap(between), lambda: gap(moved), jumps=True)
     case = judge("normal", "CPU", gap(difference), Tolerance(1e-4, 0.0), _no_movement, exactly)
     assert (case.status, case.error) == (status, error)
 

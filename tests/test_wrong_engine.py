@@ -17,9 +17,10 @@ from bnfold.checks.options import CheckOptions
 from bnfold.checks.verify import verify
 from bnfold.exactly import ExactSource
 from bnfold.graphs.onnx.exact.engine import Engine
+from bnfold.graphs.onnx.exact.fixed import Fixed
 
 OPTIONS = CheckOptions(check_n=2)
-_RIGHT = Engine._computed
+_RIGHT, _RIGHT_CONSTANT = Engine._computed, Fixed._computed
 _FACTOR, _SHIFT = 1.02, 0.02
 
 
@@ -44,7 +45,11 @@ class Faulty(ExactSource):
             results = _RIGHT(engine, node, values, run)
             return [_wrong(result) for result in results] if node.name == self._op else results
 
-        with mock.patch.object(Engine, "_computed", computed):
+        def constant(fixed: Fixed, node: onnx.NodeProto, name: str) -> Any:
+            result = _RIGHT_CONSTANT(fixed, node, name)
+            return result if result is None or node.name != self._op else _wrong(result).astype(result.dtype)
+
+        with mock.patch.object(Engine, "_computed", computed), mock.patch.object(Fixed, "_computed", constant):
             yield
 
 
@@ -54,7 +59,7 @@ def _wrong(result: Any) -> Any:
     array = np.asarray(result)
     if array.dtype == bool:
         return ~array
-    return array * _FACTOR + _SHIFT if array.dtype == np.float64 else array + 1
+    return array * _FACTOR + _SHIFT if array.dtype.kind == "f" else array + 1
 
 
 def _named(body: str) -> onnx.ModelProto:

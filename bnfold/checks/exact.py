@@ -3,13 +3,13 @@
 Who can run a model so is given from outside (`ExactModel`); here is how often that is worth its time. Decisions: inputs
 on which the float answers of the two models differ by more than a quarter of the tolerance come first and are given
 eight times the time of `CheckOptions.exact_seconds`, since they decide, and so is the first input of all; the others
-are run while there is time.
+are run while there is time, and not at all where the models are proven to be one function part by part.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -78,12 +78,14 @@ class ExactPair:
     `is_enough` says that they need not agree beyond that, as the runtime of the second is no part of what is compared.
     `stored` is the folded model with its constants as they are stored, where `folded` has them as they were before they
     were rounded to a type that is coarser than an output's.
+    `proven` says that they are known to be one function, but for the rounding of the folded weights.
     """
 
     original: ExactModel
     folded: ExactModel
     is_enough: bool = False
     stored: ExactModel | None = None
+    proven: bool = False
 
 
 class ExactRunner:
@@ -122,7 +124,8 @@ class ExactAnswers:
         """The original's and the folded model's answers, or None."""
         if feed.label in self._kept:
             return self._kept[feed.label]
-        allowed = self._seconds * (_URGENT if urgent or not self._ran else 1.0)
+        unneeded = 0.0 if self.proven else 1.0
+        allowed = self._seconds * (_URGENT if urgent or not self._ran else unneeded)
         if self._pair is None or self._spent >= allowed:
             self.reason = self.reason or "the time set for it is over"
             return None
@@ -147,26 +150,28 @@ class ExactAnswers:
         stored = self._pair.stored.run(feed.values, np.inf) if self._pair and self._pair.stored else ""
         return None if isinstance(stored, str) or name not in stored else distance(stored[name], answer)
 
-    def moved_by_weights(self, feed: Feed, name: str, exact: Array) -> float:
-        """The largest change of an output of the original in float64 when its weights move by half a step.
+    @property
+    def proven(self) -> bool:
+        """Whether the models are one function, but for the rounding of the folded weights."""
+        return self._pair is not None and self._pair.proven
 
-        Zero for a model without jumps, however sensitive: there, what is past the tolerance is past it.
-        """
-        largest = 0.0
-        if self._pair is None or not self._pair.original.jumps:
-            return largest
-        for seed in range(_NUDGES):
-            moved = self._nudged(feed, Nudge(seed)).get(name)
-            if moved is not None and moved.shape == exact.shape:
-                with np.errstate(invalid="ignore"):
-                    largest = max(largest, float(np.nanmax(np.abs(moved - exact), initial=0.0)))
-        return largest
+    @property
+    def jumps(self) -> bool:
+        """Whether the original's runs met operators that are not continuous."""
+        return self._pair is not None and self._pair.original.jumps
+
+    def moved_by_weights(self, feed: Feed, name: str, exact: Array) -> Gap:
+        """The largest change of an output of the original in float64 when its weights move by half a step."""
+        return self._moved_by([Nudge(seed) for seed in range(_NUDGES)], feed, name, exact)
 
     def moved_by_rounding(self, feed: Feed, name: str, exact: Array) -> Gap | None:
         """How far rounding takes an output of the original; None where its answers are believed as they are."""
         if self._pair is None or self._pair.original.is_believed:
             return None
-        moved = [self._nudged(feed, Nudge(seed, everywhere=True)).get(name) for seed in range(_ROUNDINGS)]
+        return self._moved_by([Nudge(seed, everywhere=True) for seed in range(_ROUNDINGS)], feed, name, exact)
+
+    def _moved_by(self, nudges: Sequence[Nudge], feed: Feed, name: str, exact: Array) -> Gap:
+        moved = [self._nudged(feed, nudge).get(name) for nudge in nudges] if self._pair else []
         gaps = [distance(exact, answer) for answer in moved if answer is not None and answer.shape == exact.shape]
         return reduce(larger, gaps, Gap())
 

@@ -103,6 +103,8 @@ def _exactly(
         rounding=lambda: exact.moved_by_rounding(feed, name, original[name]),
         is_enough=exact.is_enough,
         beside_stored=lambda: exact.beside_stored(feed, name, answers[name]),
+        jumps=exact.jumps,
+        proven=exact.proven,
     )
 
 
@@ -110,7 +112,7 @@ def _use(gap: Gap, score: OutputScore, shares: Slices | None) -> float:
     """How much of its bound the slice takes up in which a gap is largest."""
     if gap.problem is not None:
         return math.inf
-    sizes = gap.sizes.to_judge_by(gap.sizes.shares() if shares is None else gap.sizes.shares().join(shares))
+    sizes = gap.sizes.to_judge_by(gap.sizes.shares() if shares is None else shares)
     return gap.errors.over(score.tolerance.bounds(sizes)).ratio
 
 

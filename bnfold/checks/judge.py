@@ -11,9 +11,12 @@ most: a slice may hold a single number, which happens to be rounded well.
 Float64 decides only where it agrees with the runtime on the original: `|O - O*|` is within the bounds, or at most ten
 times what rounding can do, which is seen by running O* with every value moved by half a step. Then, in every slice:
 
-1. `|F* - O*|` past the bound: the functions differ, and the output fails, whatever rounding makes of it. (Only in
-   a model with jumps, such as rounding to integers, the input is set aside where moving the original's weights by half
-   a step of their type moves O* as much.)
+1. `|F* - O*|` past the bound: the functions differ, and the output fails, whatever rounding makes of it. Two things
+   are excused by `w`, how far O* moves when the original's weights move by half a step of their type. Where the bound
+   of the whole is kept, a single slice may be off by 3 w: a channel that is small by cancellation is as exact as the
+   weights that cancel (and by any amount where the models are proven part by part to be one function, so that nothing
+   but the rounding of weights is left). And in a model with jumps, such as rounding to integers, the input is set
+   aside where w is as large as the difference.
 2. Otherwise `|F - O|` or `|F - O*|` within the bound: the output passes there.
 3. Otherwise `|F - O*| <= 3 |O - O*|`: it passes too. The runtime rounds both answers by that much, the original's
    own error is of the same size, and by step 1 the functions agree. So it does where F* is that of the folded
@@ -67,16 +70,19 @@ class Exactly:
     `weights_moved` gives the largest change of O* when the original's weights move by half a step of their type,
     `rounding` that when every value does; None where float64 is believed whatever the runtime says. `is_enough` says
     that the runtime's rounding counts for nothing. `beside_stored` gives F from float64 with constants as they are
-    stored, where F* is another.
+    stored, where F* is another. `jumps` says whether O* is not continuous, `proven` whether both are one function but
+    for the rounding of weights.
     """
 
     before: Gap
     after: Gap
     between: Gap
-    weights_moved: Callable[[], float]
+    weights_moved: Callable[[], Gap]
     rounding: Callable[[], Gap | None] = lambda: None
     is_enough: bool = False
     beside_stored: Callable[[], Gap | None] = lambda: None
+    jumps: bool = False
+    proven: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def judge(
 
     `shares` are the largest that slices have been seen to have of the whole; None stands for those of this input.
     """
-    sizes = gap.sizes.to_judge_by(gap.sizes.shares() if shares is None else gap.sizes.shares().join(shares))
+    sizes = gap.sizes.to_judge_by(gap.sizes.shares() if shares is None else shares)
     bounds = tolerance.bounds(sizes)
     case = Case(feed, provider, gap, sizes, bounds, "failed", gap.errors, exactly=exactly)
     if exactly is not None and gap.problem is None:
@@ -171,9 +177,14 @@ def _judge_exactly(case: Case, exactly: Exactly) -> Case:
     if between.problem is not None:
         return replace(case, decided=Slices.single(math.inf))
     if not between.errors.within(bounds):
-        moved = exactly.weights_moved()
-        status: Status = "set aside" if between.max_abs <= _ALLOWED_MOVEMENTS * moved else "failed"
-        return replace(case, status=status, decided=between.errors, moved=moved)
+        is_rounding = exactly.proven and between.errors.whole <= bounds.whole
+        moved = between if is_rounding else exactly.weights_moved()
+        case = replace(case, decided=between.errors, moved=moved.max_abs)
+        bounds = _with_rounding(case, moved, _ALLOWED_MOVEMENTS).of_whole(bounds.whole)
+        if not between.errors.within(bounds):
+            is_jump = exactly.jumps and between.max_abs <= _ALLOWED_MOVEMENTS * moved.max_abs
+            return replace(case, status="set aside" if is_jump else "failed")
+        case = replace(case, bounds=bounds)
     nearest = case.gap.errors.meet(exactly.after.errors)
     if nearest.within(bounds):
         by_float64 = not case.gap.errors.within(bounds)

@@ -132,10 +132,11 @@ def _verification(verification: Verification | None, subject: str) -> dict[str, 
     if verification is None:
         return None
     limits = charts.error_limits(verification.outputs)
-    named = len(verification.accuracy) > 1
+    named, proof = len(verification.accuracy) > 1, verification.proof
     return {
         "of": verification,
         "sentence": words.verdict(verification, subject),
+        "proof": (words.proof(proof), *words.wrong_parts(proof), *words.open_parts(proof)) if proof else (),
         "taken_back": words.taken_back(verification) if verification.taken_back else "",
         "accuracy": [words.accuracy(score, named=named) for score in verification.accuracy],
         "outputs": [

@@ -99,6 +99,8 @@ def _verification(verification: Verification, subject: str) -> Iterator[str]:
         yield from _table(spread)
         yield ""
     yield from _items(words.failures(verification))
+    if verification.proof:
+        yield from _items((words.proof(verification.proof), *words.open_parts(verification.proof)))
     if verification.taken_back:
         yield from _items((words.taken_back(verification),))
     yield from _items(map(words.culprit, verification.culprits))

@@ -173,6 +173,9 @@ def _verification(page: _Page, verification: Verification, subject: str, verbose
 def _verdict(page: _Page, verification: Verification, subject: str, verbose: bool) -> None:
     page.line(words.verdict(verification, subject), "green" if words.fold_passed(verification) else "bold red")
     page.lines(words.failures(verification), indent=2)
+    if verification.proof:
+        page.line(words.proof(verification.proof))
+        page.lines(words.open_parts(verification.proof), indent=2)
     if verification.taken_back:
         page.line(words.taken_back(verification), "yellow")
     page.lines(map(words.culprit, verification.culprits), indent=2)

@@ -14,6 +14,7 @@ from bnfold.results import (
     Environment,
     Latency,
     OutputDifference,
+    Proof,
     Report,
     Site,
     Verification,
@@ -174,6 +175,10 @@ def verdict(verification: Verification, subject: str) -> str:
         failed = sum(not output.passed for output in verification.outputs)
         verb = "differs" if failed == 1 else "differ"
         total = counted(len(verification.outputs), "output")
+        wrong = verification.proof.wrong if verification.proof else ()
+        if not failed and wrong:
+            parts = counted(len(wrong), "part")
+            return f"NOT verified: {subject} not the same function ({parts} wrong, which no input tried shows)"
         return f"NOT verified: {subject} not the same function ({failed} of {total} {verb}; {inputs})"
     if not verification.outputs:
         return f"verified: {subject} the same function ({inputs})"
@@ -194,7 +199,8 @@ def fold_passed(verification: Verification) -> bool:
     """The verdict on the fold alone: one that failed for the exporter's sake is none on the fold."""
     outputs = verification.outputs
     blamed = verification.border is not None and not verification.border.passed
-    return verification.passed or (blamed and all(output.passed for output in outputs))
+    wrong = verification.proof is not None and bool(verification.proof.wrong)
+    return verification.passed or (blamed and not wrong and all(output.passed for output in outputs))
 
 
 def border(border: Border) -> str:
@@ -221,9 +227,30 @@ def _use_of_tolerance(output: OutputDifference) -> float:
     return output.max_abs / output.tolerance
 
 
+def proof(proof: Proof) -> str:
+    """What was found of the parts in which two models differ."""
+    if not proof.parts:
+        return "part by part: both compute everything in the same way from the same weights"
+    text = f"part by part: {proof.proven} of {counted(proof.parts, 'changed part')} proven in float64"
+    if proof.proven:
+        text += f" (largest error {error_size(proof.error)})"
+    return f"{text}; everything else is the same, byte for byte"
+
+
+def wrong_parts(proof: Proof) -> tuple[str, ...]:
+    """One line for every part that is wrong."""
+    return tuple(f"wrong: {printable(reason)}" for _, reason in proof.wrong)
+
+
+def open_parts(proof: Proof) -> tuple[str, ...]:
+    """One line for every part that is neither proven nor wrong."""
+    return tuple(f"not proven: {printable(value)}: {printable(reason)}" for value, reason in proof.open)
+
+
 def failures(verification: Verification) -> tuple[str, ...]:
-    """One line for every output that differs."""
-    return tuple(
+    """One line for every part that is wrong and for every output that differs."""
+    parts = wrong_parts(verification.proof) if verification.proof else ()
+    return parts + tuple(
         f"{printable(output.name)}: error {error_size(output.max_abs)}, allowed {error_size(output.tolerance)}"
         + (f"; {printable(output.detail)}" if output.detail else "")
         for output in verification.outputs

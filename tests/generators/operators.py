@@ -75,7 +75,8 @@ def constants(use: Use, model: onnx.ModelProto, expected: Answers) -> Iterator[s
     node = index_model(model)[0].nodes[0]
     if may_be_known(node):
         feeds = [None if operand is None else operand.array for operand in use.inputs]
-        found = {value.name: evaluate(node, feeds, value.port) for value in node.outputs if value is not None}
+        values = [value for value in node.outputs if value is not None]
+        found = {value.name: evaluate(node.proto, node.opset, feeds, value.port) for value in values}
         made = {name: array for name, array in found.items() if array is not None}
         yield from differences("evaluated", made, expected, typed=True)
 

@@ -47,14 +47,14 @@ _GROWING = {
 }
 # Those whose result may have more elements than the numbers of elements of the operands multiply to.
 _SIZED = {"Expand", "ConstantOfShape", "Tile", "Range", "MatMul"}
-_COMPUTED = {"Constant"} | _PLAIN | _GROWING
+EVALUATED = {"Constant"} | _PLAIN | _GROWING
 # Operators that have a result where an operand is not known, but its shape or type.
 _LOOKING = {"Shape", "CastLike", "Size"}
 
 
 def may_be_known(node: Node) -> bool:
     """Whether a node computes a constant where all that it reads is constant."""
-    return node.op in _COMPUTED and not node.domain and not node.is_open
+    return node.op in EVALUATED and not node.domain and not node.is_open
 
 
 class Constants:
@@ -205,7 +205,7 @@ class Constants:
             feeds.append(found.rounded())
         if total > MOST_ELEMENTS or (node.op in _GROWING and self._elements(node, value, feeds) > MOST_ELEMENTS):
             return Refusal("computed-weight", f"'{value.name}' is computed by '{node.name}' and too large to hold")
-        result = evaluate(node, feeds, value.port)
+        result = evaluate(node.proto, node.opset, feeds, value.port)
         return _computed(node, value) if result is None else self._of_array(result, value)
 
     def _shape_of(self, node: Node, value: Value) -> Known | None:

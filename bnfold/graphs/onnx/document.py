@@ -87,15 +87,13 @@ class Ledger:
 
     `sites` gives, by the first output of a site's node, the place of the site in the account; `in_functions` are the
     places of the sites that lie inside model-local functions. `changed` are the values that hold something else than
-    they did. `exact` are the new constants in float64, as they were before they were rounded; `known` gives a value of
-    the original that is computed from constants alone, in float64 after it was computed in its own type, or None.
+    they did. `exact` are the new constants in float64, as they were before they were rounded.
     """
 
     sites: Mapping[str, int]
     in_functions: frozenset[int]
     changed: frozenset[str]
     exact: Mapping[str, Callable[[], NDArray[np.float64]]]
-    known: Callable[[str], NDArray[Any] | None]
 
 
 @dataclass(eq=False)

@@ -15,7 +15,6 @@ import onnx
 from numpy.typing import NDArray
 
 from bnfold.graphs.onnx.corrected import CORRECTED
-from bnfold.graphs.onnx.index import Node
 
 Arrays = Sequence[NDArray[Any]]
 
@@ -32,47 +31,47 @@ _ARITHMETIC: dict[str, Callable[..., NDArray[Any]]] = {
 }
 
 
-def evaluate(node: Node, feeds: Sequence[NDArray[Any] | None], port: int) -> NDArray[Any] | None:
+def evaluate(node: onnx.NodeProto, opset: int, feeds: Sequence[NDArray[Any] | None], port: int) -> NDArray[Any] | None:
     """One output of one operator of the standard; None where it has none. NumPy may warn of what is not finite."""
     arrays = [feed for feed in feeds if feed is not None]
     try:
-        corrected = CORRECTED.get(node.op)
+        corrected = CORRECTED.get(node.op_type)
         if corrected is not None:
-            attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.proto.attribute}
-            return np.asarray(corrected(attributes, feeds, node.opset, len(node.outputs)))
-        direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and node.opset >= _SINCE_OPSET else None
-        return np.asarray(_by_reference(node, feeds)[port] if direct is None else direct)
+            attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+            return np.asarray(corrected(attributes, feeds, opset, len(node.output)))
+        direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and opset >= _SINCE_OPSET else None
+        return np.asarray(_by_reference(node, opset, feeds)[port] if direct is None else direct)
     except Exception:  # the reference raises what it likes; an operator that it cannot run is no constant
         return None
 
 
-def _by_numpy(node: Node, arrays: Arrays) -> NDArray[Any] | None:
+def _by_numpy(node: onnx.NodeProto, arrays: Arrays) -> NDArray[Any] | None:
     """The only output of an operator; None where NumPy may mean something else."""
     x = arrays[0] if arrays else np.zeros(0, bool)
-    if node.op == "Concat" and len({array.dtype for array in arrays}) == 1:
-        return np.concatenate(arrays, node.proto.attribute[0].i)
-    if node.op == "Reshape" and 0 not in (sizes := arrays[1].tolist()):  # which may have a meaning
+    if node.op_type == "Concat" and len({array.dtype for array in arrays}) == 1:
+        return np.concatenate(arrays, node.attribute[0].i)
+    if node.op_type == "Reshape" and 0 not in (sizes := arrays[1].tolist()):  # which may have a meaning
         return x.reshape(sizes)
-    if node.proto.attribute:
+    if node.attribute:
         return None
-    if node.op == "Identity":
+    if node.op_type == "Identity":
         return x
-    if node.op == "Expand" and x.dtype.kind in "fi":
+    if node.op_type == "Expand" and x.dtype.kind in "fi":
         return x * np.ones(arrays[1], x.dtype)
     if x.dtype not in _FLOATS:
         return None
-    function = _ARITHMETIC.get(node.op)
+    function = _ARITHMETIC.get(node.op_type)
     return function(*arrays) if function and all(array.dtype == x.dtype for array in arrays) else None
 
 
-def _by_reference(node: Node, feeds: Sequence[NDArray[Any] | None]) -> Sequence[Any]:
+def _by_reference(node: onnx.NodeProto, opset: int, feeds: Sequence[NDArray[Any] | None]) -> Sequence[Any]:
     from onnx.reference.ops import load_op
 
     settings = {
         "log": lambda *_: None,
-        "opsets": {"": node.opset},
+        "opsets": {"": opset},
         "verbose": 0,
         "new_ops": None,
         "evaluator_cls": None,
     }
-    return load_op("", node.op, node.opset)(node.proto, settings).run(*feeds)  # type: ignore[no-any-return]
+    return load_op("", node.op_type, opset)(node, settings).run(*feeds)  # type: ignore[no-any-return]

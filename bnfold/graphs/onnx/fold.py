@@ -17,7 +17,7 @@ from bnfold.graphs.onnx.emit import emit
 from bnfold.graphs.onnx.functions import inlined
 from bnfold.graphs.onnx.graph import OnnxGraph
 from bnfold.graphs.onnx.index import graphs_of, is_foreign
-from bnfold.graphs.onnx.ledger import all_values, ledger_of
+from bnfold.graphs.onnx.ledger import ledger_of
 from bnfold.graphs.onnx.validity import blamed_on, hold_to_checker
 from bnfold.results import Counts, Site
 
@@ -64,10 +64,9 @@ def _stays(site: Site) -> bool:
 
 def _fold(document: Document, where: str, options: FoldOptions) -> tuple[Site, ...]:
     graph = OnnxGraph(document, where, freeze_initializers=options.freeze_initializers)
-    values = all_values(graph)
     outcomes = fold_graph(graph, lambda index, site: options.chooses(index, site.name), drawn=options.drawn)
     if any(outcome.refusal is None for outcome in outcomes):
-        document.ledger = ledger_of(graph, outcomes, values)
+        document.ledger = ledger_of(graph, outcomes)
         emit(graph)
     return tuple(account(outcome) for outcome in outcomes)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import onnx
 
+from bnfold.graphs.onnx.document import constant_tensor
 from bnfold.graphs.onnx.index import Scope, named_graphs_of
 
 
@@ -34,9 +35,12 @@ def _first(node: onnx.NodeProto) -> str:
 def spell_out_paths(graph: onnx.GraphProto) -> None:
     """Give every value inside a body of this graph the name that it has from outside; Constant nodes become weights.
 
+    Those of the graph itself do, too.
+
     Raises ValueError if two values have one name then.
     """
     taken = set(_local_names(graph))
+    _constants_to_weights(graph)
     for node in graph.node:
         _spell_out(node, _first(node), {}, taken)
 
@@ -70,11 +74,11 @@ def _local_names(graph: onnx.GraphProto) -> list[str]:
 def _constants_to_weights(graph: onnx.GraphProto) -> None:
     kept = []
     for node in graph.node:
-        values = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
-        if node.op_type != "Constant" or node.domain or len(values) != len(node.attribute):
+        tensor = constant_tensor(node)
+        if tensor is None:
             kept.append(node)
             continue
-        graph.initializer.add().CopyFrom(values[0])
+        graph.initializer.add().CopyFrom(tensor)
         graph.initializer[-1].name = node.output[0]
     if len(kept) < len(graph.node):
         del graph.node[:]

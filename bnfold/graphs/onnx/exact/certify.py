@@ -1,20 +1,26 @@
-"""Every fold judged by itself, in float64: apart from other folds, and apart from rounding.
+"""Every part in which two models differ, judged by itself, in float64: apart from the rest, and apart from rounding.
 
-Per cut-out (see `cutouts`), on normally distributed inputs of the sizes that a run of the original gives them, which
-also runs the branches that are not taken and loops that make no trip:
+Per cut-out (see `cutouts`), on the values of `samples`:
 
 - `error`: both sides with the folded constants as they were before rounding; algebra alone decides, and what is past
   `ALGEBRA` is no rounding of float64.
 - `rounding`: the constants in the file against those: what is past a step of their type is no rounding of theirs.
-- `stored_error`: both sides with the constants in the file: what the fold does to the model.
+- `stored_error`, of a part that is wrong: both sides with the constants in the file, what the fold does to the model.
 
-A site has the worst of its cut-outs. The file is read, not the model in memory.
+Errors are relative, slice by slice (`bnfold.slices`). A site has the worst of its parts. The files are read, not the
+models in memory.
+
+What was done between two models may be unknown: because nobody noted it, or because it was done inside functions, which
+are written out to be run. Then the constants in the files are all there is. A part is proven where the rounding of its
+weights explains the error, wrong where that is past the tolerance, and open between. A name may stand for another
+value in each model: a run of both tells. Where there is none, what is off may be such a name, and the parts around it
+are tried as one, a few times.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,30 +28,32 @@ import numpy as np
 import onnx
 
 from bnfold.graphs.onnx.document import Ledger
+from bnfold.graphs.onnx.exact.awake import Awake
 from bnfold.graphs.onnx.exact.cutouts import Cutout, cutouts, settled_values
 from bnfold.graphs.onnx.exact.engine import Engine, bodies, needs
 from bnfold.graphs.onnx.exact.kernels import CannotRun
+from bnfold.graphs.onnx.exact.matching import Graph
+from bnfold.graphs.onnx.exact.samples import Samples
 from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP
 from bnfold.graphs.onnx.exact.windows import Array
-from bnfold.graphs.onnx.index import graphs_of
+from bnfold.slices import Slices
 
 ALGEBRA = 1e-10
+_ROUNDS = 5
+_LOUDER = (1, 2, 4)  # powers of ten
+_MOVEMENTS = 16.0  # whoever made these weights may have rounded several times on the way
+_STEPS = 16  # of the type of the weights: what their rounding has been seen to do to a part, and twice that
 _MOST_KEPT = 2**27  # elements of the original's values, to follow an error through the graph
 
 
 @dataclass
-class Finding:
-    """What is known of one site's fold: `reason` says why nothing is, or why it is wrong.
+class Part:
+    """What is known of one part: `reason` says why it is not proven, or why it is wrong."""
 
-    `values` are those that its cut-outs compute, `together` the other sites in them.
-    """
-
+    cutout: Cutout
     error: float = 0.0
     rounding: float = 0.0
     stored_error: float = 0.0
-    operators: list[str] = field(default_factory=list)
-    together: set[int] = field(default_factory=set)
-    values: list[str] = field(default_factory=list)
     reason: str | None = None
     ran: bool = False
     is_wrong: bool = False
@@ -55,102 +63,179 @@ class Finding:
         return self.ran and self.reason is None
 
     def blame(self, reason: str) -> None:
-        """Note that the fold is wrong; the first reason is kept."""
+        """Note that the part is wrong; the first reason is kept."""
         if not self.is_wrong:
             self.is_wrong, self.reason = True, reason
+
+
+@dataclass
+class Finding(Part):
+    """What is known of one site's fold: the worst of its parts.
+
+    `operators` are the types of operator in these, `values` what they compute, `together` the other sites in them.
+    """
+
+    cutout: Any = None
+    operators: list[str] = field(default_factory=list)
+    together: set[int] = field(default_factory=set)
+    values: list[str] = field(default_factory=list)
+
+    def add(self, part: Part) -> None:
+        """Take over what is known of one part."""
+        types = [node.op_type for node in part.cutout.before]
+        self.operators += [kind for kind in dict.fromkeys(types) if kind not in self.operators]
+        self.together.update(part.cutout.sites)
+        self.values.append(part.cutout.value)
+        self.ran |= part.ran
+        self.error, self.rounding = max(self.error, part.error), max(self.rounding, part.rounding)
+        self.stored_error = max(self.stored_error, part.stored_error)
+        if part.is_wrong:
+            self.blame(part.reason or "")
+        self.reason = self.reason or part.reason
 
 
 class Certifier:
     """The original and the folded model, and what the folds between them noted.
 
-    Raises CannotRun where a model cannot be run in float64.
+    `ledger` is None where nobody noted what was done between them. `samples` are what a run of the original came by;
+    `apart` are names that stand for other values in a run of the folded model, None where that is not known.
+    `tolerances` are the largest relative errors by the type of weights, named as NumPy does.
     """
 
-    def __init__(self, original: Engine, folded: Engine, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        original: Engine,
+        folded: Engine,
+        ledger: Ledger | None,
+        samples: Samples,
+        tolerances: Mapping[str, float],
+        seed: int = 0,
+        apart: Collection[str] | None = None,
+    ) -> None:
         self._original = original
         self._folded = folded
-        self._ledger = ledger
+        self._ledger = ledger or Ledger({}, frozenset(), frozenset(), {})
+        self._is_noted = ledger is not None and not ledger.in_functions
+        self._samples = samples
+        self._tolerances = tolerances
+        self._seed = seed
+        self._apart = apart
 
-    def findings(self, feeds: Mapping[str, Array], deadline: float, seed: int = 0) -> dict[int, Finding]:
+    def parts(self, deadline: float) -> list[Part]:
+        """What is found of every part. Raises CannotRun for models whose weights cannot be read."""
+        before, after = Graph(self._original), Graph(self._folded)
+        apart = {*self._ledger.changed, *(self._apart or ())} - before.handed_out
+        first: dict[str, Part] = {}
+        for _ in range(_ROUNDS):
+            found = [self._examined(piece, deadline) for piece in cutouts(before, after, apart, self._ledger.sites)]
+            wrong = {part.cutout.value: part for part in found if part.is_wrong and not part.cutout.sites}
+            first = first or wrong
+            if self._is_noted or self._apart is not None or not wrong or wrong.keys() <= before.handed_out:
+                break
+            apart |= wrong.keys() - before.handed_out
+        for part in wrong.values():
+            made = {name for node in part.cutout.before for name in node.output}
+            begin = next((name for name in first if name in made), part.cutout.value)
+            if begin != part.cutout.value:
+                part.reason = f"{part.reason}, from '{begin}' on"
+        return found
+
+    def findings(self, parts: list[Part]) -> dict[int, Finding]:
         """By its place in the account, what is found of every site that folded."""
-        found = {place: Finding() for place in sorted({*self._ledger.sites.values(), *self._ledger.in_functions})}
-        pieces = list(cutouts(self._original.document, self._folded.document, self._ledger))
-        samples = self._samples(pieces, feeds, deadline, np.random.default_rng(seed))
-        for piece in pieces:
-            here = [found[place] for place in piece.sites]
-            for finding in here:
-                finding.operators += [node.op_type for node in piece.before if node.op_type not in finding.operators]
-                finding.together.update(piece.sites)
-                finding.values.append(piece.value)
-            try:
-                self._examine(piece, samples, here, deadline)
-            except CannotRun as error:
-                for finding in here:
-                    finding.reason = finding.reason or str(error)
+        inner = self._ledger.in_functions
+        found = {place: Finding() for place in sorted({*self._ledger.sites.values(), *inner})}
+        for part in parts:
+            for place in part.cutout.sites or inner:
+                found[place].add(part)
         for place, finding in found.items():
             finding.together.discard(place)
-            if place in self._ledger.in_functions:
-                finding.ran, finding.reason = False, "it lies inside a function, whose calls are written out to be run"
-            elif not finding.ran and finding.reason is None:
+            if not finding.ran and finding.reason is None:
                 finding.reason = "nothing of the model depends on it"
         return found
 
-    def _samples(
-        self, pieces: list[Cutout], feeds: Mapping[str, Array], deadline: float, rng: np.random.Generator
-    ) -> dict[str, Any]:
-        """Inputs of all cut-outs: random numbers in place of floating-point values, everything else as it comes."""
-        wanted = {name for piece in pieces for name in piece.inputs}
-        out: dict[str, Any] = {}
+    def _examined(self, piece: Cutout, deadline: float) -> Part:
+        part = Part(piece)
+        try:
+            self._examine(part, deadline)
+        except CannotRun as error:
+            part.reason = part.reason or str(error)
+        return part
 
-        def watch(name: str, array: Array) -> None:
-            if name not in wanted:
+    def _examine(self, part: Part, deadline: float) -> None:
+        piece = part.cutout
+        names = list(dict.fromkeys(piece.inputs.values()))
+        missing = next((name for name in names if name not in self._samples), None)
+        if missing is not None:
+            raise CannotRun(f"'{missing}' is no array, or no run comes by it")
+        exact = self._exact(piece) if piece.sites else {}
+        roundings = {name: self._rounding(name, value) for name, value in exact.items()}
+        proven, allowed = self._bounds(piece)
+        is_stored_right = all(is_rounded for _, is_rounded in roundings.values())
+        awake = Awake(piece.before)
+        for values in self._inputs(piece, names, awake):
+            for name, value in values.items():
+                awake.note(name, value)
+            feeds = {name: values[own] for name, own in piece.inputs.items()}
+            (expected,) = self._original.part(
+                piece.before, [piece.value], values, deadline=deadline, watch=awake.note
+            ).values()
+
+            def error_with(weights: Mapping[str, Array], feeds: Any = feeds, expected: Any = expected) -> float:
+                found = self._folded.part(piece.after, [piece.value], feeds, deadline=deadline, weights=weights)
+                return relative_error(expected, found[piece.value])
+
+            part.error = max(part.error, error_with(exact))
+            if part.error > allowed or not is_stored_right:
+                part.stored_error = max(part.stored_error, error_with({}))
+        part.ran = True
+        part.reason = awake.asleep()
+        off = f"'{piece.value}' is off by {part.error:.2g} of its size in float64"
+        if part.error > allowed:
+            part.blame(off if piece.sites or not self._is_noted else f"{off}, and no fold touches it")
+        elif part.error > max(proven, _MOVEMENTS * self._moved(piece) if part.error > proven else 0.0):
+            part.reason = f"{off}, more than rounding of its weights explains"
+        for name, (step, is_rounded) in roundings.items():
+            part.rounding = max(part.rounding, step)
+            if not is_rounded:
+                part.blame(f"the constant '{name}' in the file is not the rounded one")
+
+    def _inputs(self, piece: Cutout, names: list[str], awake: Awake) -> Iterator[dict[str, Array]]:
+        """What a part is run on: louder and louder values while a channel of it sleeps."""
+        yield from self._samples.drawn(names, piece.before, self._original, self._seed)
+        for power in _LOUDER:
+            if awake.asleep() is None:
                 return
-            if array.dtype != np.float64:
-                out[name] = array
-                return
-            with np.errstate(over="ignore", invalid="ignore"):
-                size = float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
-            # Made anew where it is used: the values of a whole network may not fit into memory.
-            out[name] = (array.shape, size if 0 < size < math.inf else 1.0, int(rng.integers(2**31)))
+            yield self._samples.louder(names, power, self._seed)
 
-        for name, array in feeds.items():
-            watch(name, np.asarray(array, np.float64) if np.asarray(array).dtype.kind == "f" else np.asarray(array))
-        self._original.run(feeds, deadline=deadline, watch=watch, inside=True)
-        return out
-
-    def _examine(self, piece: Cutout, samples: Mapping[str, Any], here: list[Finding], deadline: float) -> None:
-        missing = [name for name in piece.inputs if name not in samples]
-        if missing:
-            raise CannotRun(f"'{missing[0]}' is no array, or no run comes by it")
-        holders = [{node.output[0] for node in side if graphs_of(node)} for side in (piece.before, piece.after)]
-        if holders[0] != holders[1]:
-            raise CannotRun("a node with a body makes another value than before")
-        feeds = {name: _drawn(samples[name]) for name in piece.inputs}
-        for name in piece.constants:
-            known = self._ledger.known(name)
-            if known is None:
-                raise CannotRun(f"the constant '{name}' is not known")
-            feeds[name] = known
+    def _exact(self, piece: Cutout) -> dict[str, Array]:
+        """The constants of a part that folds made, as they were before they were rounded."""
         read = {name for node in piece.after for name in needs(node)}
         read |= {tensor.name for body in bodies(piece.after) for tensor in body.initializer}
-        read &= self._ledger.exact.keys()
-        exact = {name: self._ledger.exact[name]() for name in read}
-        expected = self._original.part(piece.before, [piece.value], feeds, deadline=deadline)[piece.value]
-        unrounded = self._folded.part(piece.after, [piece.value], feeds, deadline=deadline, weights=exact)[piece.value]
-        stored = self._folded.part(piece.after, [piece.value], feeds, deadline=deadline)[piece.value]
-        error, stored_error = relative_error(expected, unrounded), relative_error(expected, stored)
-        for finding in here:
-            finding.ran = True
-            finding.error = max(finding.error, error)
-            finding.stored_error = max(finding.stored_error, stored_error)
-            if error > ALGEBRA:
-                finding.blame(f"'{piece.value}' is off by {error:.2g} of its size in float64")
-        for name, value in exact.items():
-            step, is_rounded = self._rounding(name, value)
-            for finding in here:
-                finding.rounding = max(finding.rounding, step)
-                if not is_rounded:
-                    finding.blame(f"the constant '{name}' in the file is not the rounded one")
+        return {name: self._ledger.exact[name]() for name in read & self._ledger.exact.keys()}
+
+    def _bounds(self, piece: Cutout) -> tuple[float, float]:
+        """Up to which error a part is proven, and past which it is wrong."""
+        if piece.sites or self._is_noted:
+            return ALGEBRA, ALGEBRA
+        types = set()
+        for engine, nodes in ((self._original, piece.before), (self._folded, piece.after)):
+            read = {name for node in nodes for name in needs(node) if engine.is_constant(name)}
+            types |= {engine.elem_type(name) for name in read} & RELATIVE_STEP.keys()
+        types = types or {onnx.TensorProto.FLOAT}  # of attributes
+        step = max(RELATIVE_STEP[kind] for kind in types)
+        allowed = max(self._tolerances.get(_dtype(kind), 0.0) for kind in types)
+        return max(ALGEBRA, min(_STEPS * step, allowed)), max(ALGEBRA, allowed)
+
+    def _moved(self, piece: Cutout) -> float:
+        """How far a part of the original moves when its weights do, by half a step."""
+        weights = self._original.nudged(np.random.default_rng(self._seed))
+        names = list(dict.fromkeys(piece.inputs.values()))
+        values = next(self._samples.drawn(names, piece.before, self._original, self._seed))
+        expected, moved = (
+            self._original.part(piece.before, [piece.value], values, weights=instead)[piece.value]
+            for instead in ({}, weights)
+        )
+        return relative_error(expected, moved)
 
     def _rounding(self, name: str, exact: Array) -> tuple[float, bool]:
         """The largest relative difference between a constant in the file and in float64; whether it is rounding."""
@@ -198,8 +283,15 @@ class Certifier:
 _SMALLEST: dict[int, float] = {onnx.TensorProto.FLOAT16: 2.0**-14, onnx.TensorProto.DOUBLE: 2.0**-1022}
 
 
+def _dtype(kind: int) -> str:
+    return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+
+
 def relative_error(expected: Any, found: Any) -> float:
-    """`max|found - expected|` relative to `max|expected|`; infinite where shapes, types or NaN differ."""
+    """`max|found - expected|` relative to `max|expected|`, in the slice where that is largest.
+
+    Infinite where shapes, types or NaN differ. Raises CannotRun for what is no array, and where nothing is finite.
+    """
     if isinstance(expected, list) or isinstance(found, list):
         raise CannotRun("a sequence is no array")
     if expected.shape != found.shape or expected.dtype != found.dtype:
@@ -209,13 +301,9 @@ def relative_error(expected: Any, found: Any) -> float:
     finite = np.isfinite(expected)
     if not np.array_equal(expected[~finite], found[~finite], equal_nan=True):
         return math.inf
-    error = float(np.abs(found[finite] - expected[finite]).max(initial=0.0))
-    size = float(np.abs(expected[finite]).max(initial=0.0))
-    return error / size if size else (math.inf if error else 0.0)
-
-
-def _drawn(sample: Any) -> Any:
-    if isinstance(sample, np.ndarray):
-        return sample
-    shape, size, seed = sample
-    return size * np.random.default_rng(seed).standard_normal(shape)
+    if not finite.any():
+        raise CannotRun("it gives no finite number")
+    with np.errstate(invalid="ignore"):
+        errors = Slices.largest(np.where(finite, np.abs(found - expected), 0.0))
+    sizes = Slices.largest(np.where(finite, np.abs(expected), 0.0))
+    return errors.over(sizes.to_judge_by(sizes.shares())).ratio

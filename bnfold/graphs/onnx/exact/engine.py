@@ -1,7 +1,8 @@
 """A document run in float64, whatever floating-point types it declares.
 
 Every weight and input is widened to float64, casts between floating-point types do nothing, and nothing is rounded in
-between: two models run so differ by their functions and by the rounding of their stored weights alone.
+between: two models run so differ by their functions and by the rounding of their stored weights alone. What is computed
+from weights alone is a constant like these, rounded as the model says (`fixed`).
 
 Decisions. Values are dropped after their last reader. A run is bounded: it looks at the clock between nodes, and
 models with more than `MOST_PARAMETERS` are not begun. Model-local functions are written out first, and values inside
@@ -23,7 +24,7 @@ import numpy as np
 import onnx
 
 from bnfold.graphs.onnx.document import Document
-from bnfold.graphs.onnx.exact.constant_casts import constant_casts, rounded
+from bnfold.graphs.onnx.exact.fixed import Fixed
 from bnfold.graphs.onnx.exact.kernels import BORROWED, FLOATS, WRITTEN, CannotRun, unlike, widened
 from bnfold.graphs.onnx.exact.rounding import Rounding
 from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP, coarsest
@@ -43,6 +44,7 @@ _JUMPING = frozenset(
     }
 )
 
+_INPUTS_MAY_HAVE_DEFAULTS = 4  # IR version; before, every weight is an input
 _SIZED = ("Range", "Resize", "Upsample")  # their floating-point constants decide sizes
 
 Values = dict[str, Any]
@@ -54,13 +56,17 @@ Watch = Callable[[str, Array], None]
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all nodes of a run; `inside` says whether values inside bodies are watched, too."""
+    """What is the same for all nodes of a run; `inside` says whether values inside bodies are watched, too.
+
+    `moved` are the values that were computed from `weights`.
+    """
 
     deadline: float = math.inf
     weights: Mapping[str, Array] = field(default_factory=dict)
     watch: Watch | None = None
     inside: bool = False
     rounding: Rounding | None = None
+    moved: set[str] = field(default_factory=set)
 
     def check_time(self) -> None:
         if time.monotonic() > self.deadline:
@@ -83,13 +89,6 @@ class Engine:
         if document.model.functions:
             document = inlined(document) or document
         graph = document.model.graph
-        parts = [graph, *bodies(graph.node)]
-        initializers = {tensor.name for tensor in graph.initializer}
-        constants = {name: tensor for name, tensor in document.detached() if name not in initializers}
-        tensors = [*constants.values(), *(tensor for part in parts for tensor in part.initializer)]
-        parameters = sum(math.prod(tensor.dims) for tensor in tensors)
-        if parameters > MOST_PARAMETERS:
-            raise CannotRun(f"{parameters / 1e6:.0f} million parameters are more than it holds in float64")
         if graph.sparse_initializer:
             raise CannotRun("a sparse weight")
         try:
@@ -99,10 +98,14 @@ class Engine:
         self.document = document
         self.jumps = False
         self._tensors = {tensor.name: tensor for part in (graph, *bodies(graph.node)) for tensor in part.initializer}
-        self._constants = constants  # Constant nodes whose data are not in them
-        self._casts = constant_casts(graph)
+        parameters = sum(math.prod(tensor.dims) for tensor in self._tensors.values())
+        if parameters > MOST_PARAMETERS:
+            raise CannotRun(f"{parameters / 1e6:.0f} million parameters are more than it holds in float64")
         self._weights: Values = {}
-        self._opsets = {item.domain: item.version for item in document.model.opset_import}
+        opsets = {item.domain: item.version for item in document.model.opset_import}
+        self._opset = opsets.get("", opsets.get("ai.onnx", 1))
+        given = {info.name for info in graph.input} if document.model.ir_version >= _INPUTS_MAY_HAVE_DEFAULTS else set()
+        self._fixed = Fixed(with_bodies(graph.node), self._tensors.keys() - given, self.stored, self._opset)
         try:
             self.inputs = tuple(_declared(info for info in graph.input if info.name not in self._tensors))
             self.outputs = tuple(_declared(graph.output))
@@ -152,9 +155,10 @@ class Engine:
         *,
         deadline: float = math.inf,
         weights: Mapping[str, Array] | None = None,
+        watch: Watch | None = None,
     ) -> Values:
         """The wanted values, from these nodes, of the main graph or bodies, in this order and the values fed."""
-        return self._part(nodes, list(wanted), feeds, _Run(deadline, weights or {}))
+        return self._part(nodes, list(wanted), feeds, _Run(deadline, weights or {}, watch))
 
     def _part(
         self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str], feeds: Mapping[str, Any], run: _Run
@@ -171,7 +175,7 @@ class Engine:
             for name in names:
                 if name not in values:
                     values[name] = self._weight(name, run.weights)
-            for name, value in zip(node.output, self._node(node, values, run), strict=False):
+            for name, value in zip(node.output, self._results(node, values, run), strict=False):
                 if name:
                     values[name] = value
                     _watched(run.watch, name, value)
@@ -185,14 +189,17 @@ class Engine:
         if name in instead:
             return instead[name]
         if name not in self._weights:
-            if name not in self._tensors:
+            if name not in self._tensors and name not in self._fixed:
                 raise CannotRun(f"the value '{name}' is not fed")
-            self._weights[name] = widened(self.stored(name))
+            value = self.stored(name) if name in self._tensors else self._fixed.get(name)
+            if value is None:
+                raise CannotRun(f"the constant '{name}' is computed in a way that is not understood")
+            self._weights[name] = widened(value)
         return np.asarray(self._weights[name])
 
     def stored(self, name: str) -> Array:
         """A weight as it is stored."""
-        tensor = self._tensors.get(name) or self._constants[name]
+        tensor = self._tensors[name]
         payload = self.document.payloads.get(name)
         try:
             if payload is None:
@@ -208,21 +215,29 @@ class Engine:
         """Whether a value is a weight of the main graph or of a body."""
         return name in self._tensors
 
+    def is_constant(self, name: str) -> bool:
+        """Whether a value is a weight, or is computed from weights alone."""
+        return name in self._tensors or name in self._fixed
+
     def elem_type(self, name: str) -> int:
-        """The element type in which a weight is stored."""
-        return self._tensors[name].data_type
+        """The element type of a constant: that in which a weight is stored; 0 where it is not known."""
+        if name in self._tensors:
+            return self._tensors[name].data_type
+        value = self._fixed.get(name)
+        return 0 if value is None else onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
 
     def coarser_than_outputs(self) -> set[str]:
         """The floating-point weights that are stored in a coarser type than an output has."""
         outputs = {info.type.tensor_type.elem_type for info in self.document.model.graph.output}
         finest = min((RELATIVE_STEP[kind] for kind in outputs & RELATIVE_STEP.keys()), default=math.inf)
-        types = {name: tensor.data_type for name, tensor in (*self._constants.items(), *self._tensors.items())}
+        types = {name: tensor.data_type for name, tensor in self._tensors.items()}
         return {name for name, kind in types.items() if RELATIVE_STEP.get(kind, 0.0) > finest}
 
     def is_rounding(self, name: str, exact: Array) -> bool:
         """Whether a weight, as it is stored, is this one rounded to its type."""
-        tensor = self._tensors.get(name) or self._constants[name]
-        return np.array_equal(widened(self.stored(name)), rounded(exact, tensor.data_type))
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(self.elem_type(name))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.array_equal(widened(self.stored(name)), widened(exact.astype(dtype)))
 
     def nudged(self, rng: np.random.Generator) -> Values:
         """The floating-point weights, each moved up or down by up to half a step of the type it is stored in.
@@ -246,6 +261,15 @@ class Engine:
         types |= {info.type.tensor_type.elem_type for info in self.document.model.graph.input}
         return Rounding(coarsest(types), rng)
 
+    def _results(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
+        if any(name in run.weights or name in run.moved for name in node.input):
+            run.moved.update(node.output)
+        elif node.output and node.output[0] in self._fixed and run.rounding is None:
+            known = [self._fixed.get(name) if name else None for name in node.output]
+            if all(value is not None or not name for name, value in zip(node.output, known, strict=True)):
+                return [None if value is None else widened(value) for value in known]
+        return self._node(node, values, run)
+
     def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
         what = f"node '{node.name or next(iter(node.output), '')}' ({node.op_type})"
         if is_foreign(node):
@@ -258,8 +282,6 @@ class Engine:
         except Exception as error:  # implementations raise what they like; none of it is an answer
             reason = " ".join(str(error).split())[:200]
             raise CannotRun(f"{what}: {type(error).__name__}: {reason}") from error
-        if node.op_type == "Cast" and node.output[0] in self._casts:
-            results = [rounded(results[0], self._casts[node.output[0]])]
         if run.rounding is not None:
             results = run.rounding.of(node, [values.get(name) for name in node.input], results)
         for result in results:
@@ -268,7 +290,7 @@ class Engine:
         return results
 
     def _computed(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
-        opset = self._opsets.get("", self._opsets.get("ai.onnx", 1))
+        opset = self._opset
         inputs = [values[name] if name else None for name in node.input]
         self.jumps = self.jumps or _jumps(node, inputs)
         if node.op_type == "If":
@@ -279,8 +301,6 @@ class Engine:
             return self._loop(_attribute(node, "body"), inputs, values, run)
         if node.op_type == "Scan" and opset >= 9:  # before, it had a batch
             return self._scan(node, inputs, values, run)
-        if node.op_type == "Constant" and node.output[0] in self._constants:
-            return [widened(self.stored(node.output[0]))]
         if node.op_type in WRITTEN:
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             result = WRITTEN[node.op_type](attributes, inputs, opset, len(node.output))
@@ -317,7 +337,7 @@ class Engine:
             _watched(watch, info.name, value)
         for node in graph.node:
             run.check_time()
-            for name, value in zip(node.output, self._node(node, scope, run), strict=False):
+            for name, value in zip(node.output, self._results(node, scope, run), strict=False):
                 scope[name] = value
                 _watched(watch, name, value)
         return [scope[info.name] for info in graph.output]
@@ -404,6 +424,14 @@ def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
         for body in graphs_of(node):
             yield body
             yield from bodies(body.node)
+
+
+def with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """These nodes, each after those of its bodies."""
+    for node in nodes:
+        for body in graphs_of(node):
+            yield from with_bodies(body.node)
+        yield node
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
