@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
+from oracle import run_on_runtime
 
 from bnfold.graphs.onnx.evaluation import evaluate
 
@@ -48,3 +50,34 @@ def test_other_casts_do(values: np.ndarray, to: int, expected: np.ndarray) -> No
     assert found is not None
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
+
+
+# Per row: of how many, start, end and step of a Slice; ONNX Runtime and the standard agree but for the last two.
+SLICES = [
+    (5, -9, -100, -1),
+    (5, 9, -100, -2),
+    (5, -2, 100, 1),
+    (5, -100, 3, 2),
+    (5, 4, 0, -1),
+    (5, 3, -3, -1),
+    (5, 1, 2, -1),
+    (5, 4, 2**31 - 1, -1),
+    (5, 3, 2**63 - 1, -2),
+]
+
+
+@pytest.mark.parametrize(("size", "start", "end", "step"), SLICES)
+def test_a_slice_takes_what_onnx_runtime_takes(size: int, start: int, end: int, step: int) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 13]> g (float[2,S] x, int64[1] a, int64[1] b, int64[1] c, int64[1] d) =>
+        (float[2,C] y) { y = Slice(x, a, b, c, d) }"""
+    )
+    x = np.arange(2.0 * size, dtype=np.float32).reshape(2, size)
+    bounds = [np.asarray([at], np.int64) for at in (start, end, 1, step)]
+    expected = run_on_runtime(model, {"x": x, **dict(zip("abcd", bounds, strict=True))})
+    assert not isinstance(expected, str), expected
+    found = evaluate(index_model(model)[0].nodes[0], [x, *bounds], 0)
+    if end >= 2**31 - 1:
+        assert found is None
+    else:
+        np.testing.assert_array_equal(found, expected["y"])

@@ -40,6 +40,40 @@ def _squeeze(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int, c
     return np.asarray(np.squeeze(inputs[0], _axes(attributes, inputs, opset) if has_axes else None))
 
 
+_END = 2**31 - 1
+
+
+def picked(size: int, start: int, end: int, step: int) -> range | None:
+    """Which of so many elements a Slice takes; None where that is not clear.
+
+    The standard clamps bounds that lie outside, which Python does otherwise with those before the first element where
+    it steps back. Stepping back to the largest integer takes nothing by the standard; ONNX Runtime goes on to the
+    first element then.
+    """
+    if step == 0 or (step < 0 and end >= _END):
+        return None
+    start, end = start + size * (start < 0), end + size * (end < 0)
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
+
+
+def _slice(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int, count: int) -> NDArray[Any]:
+    """Bounds outside of the operand: see `picked`."""
+    y, given = inputs[0], [*inputs[1:], None, None]
+    if opset < 10:
+        given = [attributes["starts"], attributes["ends"], attributes.get("axes"), None]
+    starts, ends, axes, steps = given[:4]
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        indices = picked(y.shape[axis], int(start), int(end), int(step))
+        if indices is None:
+            raise ValueError("a step back from an end that is read in two ways")
+        y = y.take(indices, int(axis))
+    return np.asarray(y)
+
+
 # Between other types, such as those of four or eight bits, implementations round in different ways.
 _NUMBERS = frozenset({"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))})
 _NUMBERS |= {"bfloat16", "float16", "float32", "float64"}
@@ -68,6 +102,7 @@ def _cast_like(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int,
 CORRECTED: dict[str, Operator] = {
     "Cast": _cast,
     "CastLike": _cast_like,
+    "Slice": _slice,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
 }

@@ -66,6 +66,14 @@ def _ceil_mode(claim: Claim) -> Shape:
     return claim.y[:2] + _no_sizes(claim.y[2:]) if wrong else claim.y
 
 
+def _no_window(claim: Claim) -> Shape:
+    kernel = claim.attribute("kernel_shape", [])
+    dilations, pads = claim.attribute("dilations", [1] * len(kernel)), claim.attribute("pads", [0] * 2 * len(kernel))
+    room = zip((claim.x or ())[2:], kernel, dilations, pads, pads[len(kernel) :], strict=False)
+    wrong = any(isinstance(size, int) and size + p + q < (k - 1) * step + 1 for size, k, step, p, q in room)
+    return claim.y[:2] + _no_sizes(claim.y[2:]) if wrong else claim.y
+
+
 def _same_dilated(claim: Claim) -> Shape:
     dilated = any(step != 1 for step in claim.attribute("dilations", []))
     same = claim.attribute("auto_pad", b"NOTSET").startswith(b"SAME")
@@ -91,6 +99,27 @@ def _scaled(claim: Claim) -> Shape:
     return tuple(y)
 
 
+def _stepped_back(claim: Claim) -> Shape:
+    tensors = [claim.part.constant(name) if name else None for name in claim.node.input[2:]]
+    ends, _, steps = [None if t is None else onnx.numpy_helper.to_array(t) for t in [*tensors, None, None, None][:3]]
+    back = steps is not None and (steps < 0).any()
+    return _no_sizes(claim.y) if back and (ends is None or (ends >= 2**31 - 1).any()) else claim.y
+
+
+def _whole(claim: Claim) -> Shape | None:
+    return claim.y if claim.x is None or len(claim.x) == len(claim.y) else None
+
+
+def _same_with_more(claim: Claim) -> Shape:
+    same = claim.attribute("auto_pad", b"NOTSET").startswith(b"SAME")
+    return claim.y[:2] + _no_sizes(claim.y[2:]) if same and any(claim.attribute("output_padding", [])) else claim.y
+
+
+def _of_integers(claim: Claim) -> Shape:
+    integers = claim.part.elem_type(claim.node.output[0]) in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+    return claim.y if integers else _no_sizes(claim.y)
+
+
 def _proportional(claim: Claim) -> Shape:
     stretched = claim.attribute("keep_aspect_ratio_policy", b"stretch") == b"stretch"
     return claim.y if stretched else _no_sizes(claim.y)
@@ -111,6 +140,17 @@ TABLE = (
         _same_dilated,
         "with auto_pad SAME, ONNX Runtime pads by the kernel without its dilations",
     ),
+    Row(
+        ("AveragePool", "LpPool", "MaxPool"),
+        1,
+        _NEWEST,
+        _no_window,
+        "of a window that does not fit",
+    ),
+    Row(("ConvTranspose",), 1, _NEWEST, _whole, "it ends before an output_shape of less than what is computed"),
+    Row(("ConvTranspose",), 1, _NEWEST, _same_with_more, "it adds output_padding to what auto_pad SAME aims at"),
+    Row(("Slice",), 10, _NEWEST, _stepped_back, "a step back from the largest integer is read in two ways"),
+    Row(("Range",), 1, _NEWEST, _of_integers, "it counts in float64, ONNX Runtime in float32"),
     Row(("Squeeze",), 1, 10, _unsorted, "axes in another order are taken for others"),
     Row(
         ("Resize", "Upsample"),

@@ -254,7 +254,7 @@ BORROWED = frozenset(
         *("LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "OneHot", "Or", "Pad", "Pow", "RNN"),
         *("Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMin"),
         *("ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND"),
-        *("Selu", "SequenceAt", "SequenceConstruct", "Shape", "Sign", "Sin", "Size", "Slice", "Softplus", "Softsign"),
+        *("Selu", "SequenceAt", "SequenceConstruct", "Shape", "Sign", "Sin", "Size", "Softplus", "Softsign"),
         *("SpaceToDepth", "Split", "SplitToSequence", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Tile"),
         *("TopK", "Transpose", "Trilu", "Where", "Xor"),
     }

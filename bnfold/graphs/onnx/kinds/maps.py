@@ -9,6 +9,7 @@ from bnfold.algebra.axes import Insert, Permute, Pick, Regroup, Remove, Repeat, 
 from bnfold.algebra.ops import Concat, IndexMap, Opaque, Pass
 from bnfold.graphs import kinds
 from bnfold.graphs.indexed import alone, input_at, no_rank
+from bnfold.graphs.onnx.corrected import picked
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation, normalised
 from bnfold.graphs.onnx.known import FLOATING
@@ -152,8 +153,10 @@ def _slice(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
     for axis, start, end, stride in zip(axes, starts, ends, strides, strict=True):
         axis = axis % len(shape)
         size = shape[axis]
-        indices = tuple(range(size)[start:end:stride]) if isinstance(size, int) else None
-        steps.append(Pick(axis, indices, size, exclusive=True))
+        indices = picked(size, start, end, stride) if isinstance(size, int) else None
+        if indices is None and isinstance(size, int):
+            return Opaque("unsupported", "it steps back from an end that runtimes read in two ways")
+        steps.append(Pick(axis, None if indices is None else tuple(indices), size, exclusive=True))
     return _map(*steps)
 
 
