@@ -148,7 +148,9 @@ def _differing(
     failures = []
     for name, want in expected.items():
         got = found[name]
-        if got.shape != want.shape or got.dtype != want.dtype:
+        # In float64, a value that constants alone make is as wide as the reference makes the operators that make it.
+        widths = got.dtype != want.dtype and (engine != "float64" or {got.dtype.kind, want.dtype.kind} != {"f"})
+        if got.shape != want.shape or widths:
             failures.append(
                 f"on {engine} output {name} is {got.dtype} {got.shape} instead of {want.dtype} {want.shape}"
             )

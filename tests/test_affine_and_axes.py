@@ -17,7 +17,7 @@ from kind_examples import many
 from kind_semantics import assert_close
 
 from bnfold.algebra.affine import Affine, Refusal, aligned, compact
-from bnfold.algebra.axes import Regroup, matched_groups
+from bnfold.algebra.axes import Regroup, Repeat, matched_groups
 
 RTOL = 1e-9
 
@@ -149,3 +149,10 @@ def test_back_and_forth_of_every_step_agree(data: st.DataObject) -> None:
         again = step.forth(back)
         assert not isinstance(again, Refusal)
         assert_close(np.broadcast_to(again, new), np.broadcast_to(forth, new), RTOL)
+
+
+@pytest.mark.parametrize(("size", "times"), [(1, 0), (0, 2), (3, 0)])
+def test_nothing_is_asked_of_what_is_repeated_into_nothing(size: int, times: int) -> None:
+    back = Repeat(0, size, times).back(np.zeros((0, 2)), 1.0)
+    assert isinstance(back, np.ndarray)
+    np.testing.assert_array_equal(back, np.ones((1, 2)))

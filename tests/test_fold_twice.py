@@ -175,6 +175,12 @@ STORED = {
         "float",
         ["Sub"],
     ),
+    "a table that is subtracted twice": (
+        """a = Sub(s, d) h = Div(a, c) b = Sub(t, h) e = Sub(t, b) r = ReduceMean<axes = [0]>(e) p = MatMul(r, m)
+        z = Add(s, p)""",
+        "float",
+        ["ReduceMean", "MatMul", "Add", "Add"],
+    ),
     "in float64 the factor is as it is": ("a = Mul(s, c) z = Div(a, c)", "double", ["Mul", "Div"]),
     "a product that float32 takes for 1": ("a = Mul(s, c) z = Mul(a, i)", "float", ["Mul", "Mul"]),
     "the same, around an operator": ("a = Mul(s, c) r = Relu(a) z = Mul(r, i)", "float", ["Mul", "Relu", "Mul"]),
@@ -184,7 +190,8 @@ STORED = {
 @pytest.mark.parametrize(("text", "dtype", "left"), STORED.values(), ids=STORED)
 def test_a_chain_is_what_it_is_once_it_is_stored(text: str, dtype: str, left: list[str]) -> None:
     model = parse(
-        f"(T[N,3] x) => (T[N,3] y) <T[3] c, T[3] d, T[3] i> {{ s = Sigmoid(x) {text} y = Sigmoid(z) }}",
+        f"""(T[4,3] x) => (T[4,3] y) <T[3] c, T[3] d, T[3] i, T[4,3] t, T[3,3] m>
+        {{ s = Sigmoid(x) {text} y = Sigmoid(z) }}""",
         dtype,
         values=PRIMES,
     )

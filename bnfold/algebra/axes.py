@@ -137,6 +137,9 @@ class Repeat:
         if not isinstance(self.size, int):
             return Refusal("dynamic-shape", f"axis {self.axis} is repeated and its size is not known")
         shape = list(parameter.shape)
+        if not shape[self.axis]:  # nothing is left of x
+            shape[self.axis] = 1
+            return np.full(shape, neutral)
         shape[self.axis : self.axis + 1] = [shape[self.axis] // self.size, self.size]
         folded = parameter.reshape(shape)
         first = folded.take([0], self.axis)

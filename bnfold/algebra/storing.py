@@ -4,8 +4,8 @@ Maps are composed in float64, and what stays is rounded when it is stored. `x * 
 1 - 2^-53, which varies along the axes of c; stored in float32 it is 1 everywhere. Whoever reads the file finds an
 identity, and a second fold would do what the first one did not. Decisions:
 
-- Where float64's own rounding is all that a parameter says more than its stored form does, it is taken as stored: both
-  have the same bytes. To say less is to vary along fewer axes, to be 0, 1 or -1 throughout, or to have a zero more.
+- Where float64's own rounding is all that a parameter says more than its stored form does, it is taken without: the
+  bytes are the same. To say less is to vary along fewer axes, to be 0, 1 or -1 throughout, or to have a zero more.
   What may be float64's rounding is known from the sizes of the terms that were summed (`NOISE` times these).
 - Where the type itself rounds away what is said (`x * c * d` with d as near to 1/c as float32 can tell, a factor of
   1 + 3e-8), no operator gets such a factor: a fold is the same function in float64, and this would be another one.
@@ -55,12 +55,25 @@ def _is_near(parameter: Array, other: Array | float, step: float) -> bool:
 
 
 def settled(exact: Array, stored: Array, size: Array) -> Array:
-    """A parameter as it is stored, where it says less then and differs by the rounding of float64 alone.
+    """A parameter, or what says less, has the same bytes and differs from it by the rounding of float64 alone.
 
     `size` is the sum of the magnitudes of the terms that it is made of.
     """
-    is_noise = says_less(stored, exact) and bool((np.abs(stored - exact) <= NOISE * size).all())
-    return stored if is_noise else exact
+
+    def is_noise(other: Array | float) -> bool:
+        return bool((np.abs(exact - other) <= NOISE * size).all())
+
+    if not says_less(stored, exact):
+        return exact
+    for number in _NEUTRAL:
+        if bool((stored == number).all()) and is_noise(number):
+            return np.full(exact.shape, number)
+    least = exact
+    for axis in varying(exact) if exact.size else ():
+        even = np.broadcast_to(least.take([0], axis), exact.shape)
+        if bool((stored == stored.take([0], axis)).all()) and is_noise(even):
+            least = even
+    return least
 
 
 def as_read(exact: Array, stored: Array, plain: Array, affine: Affine) -> Array:
