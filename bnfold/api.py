@@ -72,7 +72,9 @@ def fold(
 
     A module is traced by torch.export on `example_inputs` (a tensor, a tuple of arguments or a dict of named ones),
     with these `dynamic_shapes`. What its code and its tree of submodules cannot carry stays; folded BatchNorms become
-    identities. With `inplace` the module itself is folded and not a copy.
+    identities. With `inplace` the module itself is folded and not a copy. The fold holds for the way that code takes on
+    the example inputs: where it takes another one on other inputs (a branch on the batch size, a flag, the training
+    mode) and uses a folded layer otherwise there, the result differs; leave such layers out with `skip`.
 
     Nothing is run: use `convert` to have the result verified.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,9 +68,9 @@ site_options = _options(
 _INPUT_SHAPE = click.option(
     "--input-shape",
     multiple=True,
-    metavar="[NAME:]SHAPE",
+    metavar="[NAME:][TYPE:]SHAPE",
     help="Shape of the test data, never of the model: x:1,3,224,224 or 1x3x224x224; repeatable.  A PyTorch module "
-    "is traced on inputs of these shapes.",
+    "is traced on inputs of these shapes, of its weights' type or of another one: ids:int64:1,128.",
 )
 data_options = _options(
     _INPUT_SHAPE,
@@ -77,7 +78,7 @@ data_options = _options(
         "--input-data",
         type=FILE,
         metavar="FILE",
-        help="Test data: .npy, .npz, or a folder of images.",
+        help="Test data: .npy, .npz, or a folder of images.  A PyTorch module is traced on the arrays.",
     ),
     click.option("--mean", metavar="M,..", help="Of pictures, one number or one per channel: (x / 255 - mean) / std."),
     click.option("--std", metavar="S,..", help="The same for the divisor."),
@@ -177,9 +178,11 @@ print_options = _options(
 )
 
 
-def input_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes by input name. Raises UsageError where one cannot be read, or is given twice."""
-    return _by_name("--input-shape", map(parse_input_shape, texts))
+def shaped_options(texts: Iterable[str]) -> CheckOptions:
+    """Options with shapes and types by input name. Raises UsageError where one cannot be read, or is given twice."""
+    given = _by_name("--input-shape", ((name, (shape, dtype)) for name, shape, dtype in map(parse_input_shape, texts)))
+    shapes = {name: shape for name, (shape, _) in given.items()}
+    return CheckOptions(input_shapes=shapes, input_types={name: dtype for name, (_, dtype) in given.items() if dtype})
 
 
 def dynamic_axes(texts: Iterable[str]) -> dict[str, dict[int, str | None]] | None:
@@ -224,8 +227,8 @@ def check_options(
     provider_options: dict[str, dict[str, str]] = {}
     for provider, key, value in map(parse_provider_option, provider_option):
         provider_options.setdefault(provider, {})[key] = value
-    return CheckOptions(
-        input_shapes=input_shapes(input_shape),
+    return replace(
+        shaped_options(input_shape),
         input_data=input_data,
         mean=None if mean is None else parse_numbers(mean),
         std=None if std is None else parse_numbers(std),

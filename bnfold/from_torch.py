@@ -64,7 +64,8 @@ def opened(
         trust_pickle=trust_pickle,
         example_inputs=example_inputs,
         input_shapes=options.input_shapes,
-        dtypes={name: str(array.dtype) for name, array in arrays.items()},
+        input_types=options.input_types,
+        arrays=arrays,
         dynamic_shapes=dynamic_shapes,
         assume_eval=assume_eval,
     )
@@ -296,4 +297,4 @@ def _with_test_shapes(options: CheckOptions, opened: Opened, names: Sequence[str
         if "" in given and len(names) == 1:
             given = {names[0]: given[""]}
         shapes = given if "" in given else {**shapes, **given}
-    return replace(options, input_shapes=shapes)
+    return replace(options, input_shapes=shapes, input_types={})

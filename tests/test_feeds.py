@@ -29,18 +29,28 @@ FREE = TensorInfo("x", "float32", ("N", 3, 4, 4))
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("x:1,3,224,224", ("x", (1, 3, 224, 224))),
-        ("x:1x3x224x224", ("x", (1, 3, 224, 224))),
-        ("1x3x224x224", ("", (1, 3, 224, 224))),
-        ("1,3,224,224", ("", (1, 3, 224, 224))),
-        ("1, 3, 8", ("", (1, 3, 8))),
-        ("7", ("", (7,))),
-        ("input:0:1,3,8,8", ("input:0", (1, 3, 8, 8))),
-        ("module/x:5", ("module/x", (5,))),
+        ("x:1,3,224,224", ("x", (1, 3, 224, 224), None)),
+        ("x:1x3x224x224", ("x", (1, 3, 224, 224), None)),
+        ("1x3x224x224", ("", (1, 3, 224, 224), None)),
+        ("1,3,224,224", ("", (1, 3, 224, 224), None)),
+        ("1, 3, 8", ("", (1, 3, 8), None)),
+        ("7", ("", (7,), None)),
+        ("input:0:1,3,8,8", ("input:0", (1, 3, 8, 8), None)),
+        ("module/x:5", ("module/x", (5,), None)),
+        ("x:uint8:1,100,27,48,3", ("x", (1, 100, 27, 48, 3), "uint8")),
+        ("input:0:bfloat16:1x3", ("input:0", (1, 3), "bfloat16")),
+        ("int64:1,128", ("", (1, 128), "int64")),
+        ("mask:bool:5", ("mask", (5,), "bool")),
     ],
 )
-def test_input_shapes_are_read(text: str, expected: tuple[str, tuple[int, ...]]) -> None:
+def test_input_shapes_are_read(text: str, expected: tuple[str, tuple[int, ...], str | None]) -> None:
     assert parse_input_shape(text) == expected
+
+
+@pytest.mark.parametrize("text", ["x:int7:1,2", "x:float:1,2", "complex64:1,2", "x:Half:2"])
+def test_types_that_there_are_not(text: str) -> None:
+    with pytest.raises(UsageError, match=rf"^cannot read the type in '{text}': there are bool, uint8, .*float64$"):
+        parse_input_shape(text)
 
 
 @pytest.mark.parametrize("text", ["", "x:", "x", "x:1,,3", "x:1,a", "x:1x3,4", "x:-1,3", "x:0,3", "x:1.5", "x:1,3,"])

@@ -9,7 +9,7 @@ from bnfold.checks.draw import can_draw, draw_feeds
 from bnfold.checks.feed import Feed
 from bnfold.checks.options import CheckOptions
 from bnfold.checks.session import TensorInfo
-from bnfold.checks.shapes import PartialShape, name_shapes
+from bnfold.checks.shapes import PartialShape, check_types, name_shapes
 from bnfold.errors import UsageError
 
 __all__ = ["Feed", "make_feeds"]
@@ -28,6 +28,7 @@ def make_feeds(inputs: Sequence[TensorInfo], options: CheckOptions) -> list[Feed
         if not info.is_tensor:
             raise UsageError(f"input '{info.name}' is a {info.dtype}: only tensors can be fed")
     given: dict[str, PartialShape] = dict(name_shapes(inputs, options.input_shapes))
+    check_types(inputs, options.input_types)
     if not inputs:
         return [Feed("no inputs", {})]
     feeds = []

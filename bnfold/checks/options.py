@@ -11,6 +11,8 @@ from pathlib import Path
 from bnfold.errors import UsageError
 
 _DIMS = re.compile(r"\d+(?:(?:,\d+)*|(?:x\d+)*)", re.IGNORECASE)
+_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+_LIKE_A_TYPE = re.compile(r"(?:u?int|b?float|complex|long|half|double|byte|short|string)\d*", re.IGNORECASE)
 
 # What stands for None as `bench_seconds`.
 BENCH_SECONDS = 20.0
@@ -27,8 +29,10 @@ class CheckOptions:
         input_shapes: sizes of test inputs by input name; the key "" stands for the only input, the size None for one
             that is drawn. They never change an ONNX model or a program; a PyTorch module is traced on inputs of these
             shapes.
+        input_types: their types, by name as the shapes are: what a PyTorch module is traced on. An ONNX model or a
+            program has its own, which they cannot change.
         input_data: a `.npy` (the only input) or `.npz` file (one array per input, optionally class labels), or a folder
-            of pictures.
+            of pictures. A PyTorch module is traced on these arrays.
         mean, std: of pictures, one number or one per channel: inputs are `(x / 255 - mean) / std`.
         val_range: lowest and highest value of generated floating-point inputs, or of generated integers in a model
             that has no floating-point input.
@@ -55,6 +59,7 @@ class CheckOptions:
     """
 
     input_shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    input_types: Mapping[str, str] = field(default_factory=dict)
     input_data: Path | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -117,22 +122,28 @@ class CheckOptions:
                 raise UsageError(f"batch size {size}: must be at least 1")
 
 
-def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Read `name:1,3,224,224`, `name:1x3x224x224`, or either without the name (which is then "").
+def parse_input_shape(text: str) -> tuple[str, tuple[int, ...], str | None]:
+    """Read `name:1,3,224,224`, `name:uint8:1x3x224x224`, or either without the name (which is then "").
 
-    Only what follows the last colon is the shape: `input:0:1,3,8,8` is of the input `input:0`.
+    Only what follows the last colon is the shape: `input:0:1,3,8,8` is of the input `input:0`. A type before it is one
+    of `_TYPES`, or None where there is none.
 
     Raises:
         UsageError: if the text is neither.
     """
-    name, _, dims = text.strip().rpartition(":")
+    before, _, dims = text.strip().rpartition(":")
+    name, _, dtype = before.rpartition(":")
+    if dtype not in _TYPES:
+        if _LIKE_A_TYPE.fullmatch(dtype):
+            raise UsageError(f"cannot read the type in '{text}': there are {', '.join(_TYPES)}")
+        name, dtype = before, ""
     dims = dims.replace(" ", "")
     if not _DIMS.fullmatch(dims):
         raise UsageError(f"cannot read the input shape '{text}': write it as x:1,3,224,224 or 1x3x224x224")
     shape = tuple(int(size) for size in re.split("[,xX]", dims))
     if 0 in shape:
         raise UsageError(f"input shape '{text}': every size must be at least 1")
-    return name, shape
+    return name, shape, dtype or None
 
 
 def parse_range(text: str) -> tuple[float, float]:

@@ -49,6 +49,14 @@ def name_shapes(inputs: Sequence[TensorInfo], input_shapes: Mapping[str, Partial
     return named
 
 
+def check_types(inputs: Sequence[TensorInfo], input_types: Mapping[str, str]) -> None:
+    """Raise UsageError for a type, by input name or "" for the only one, that the model says otherwise of its input."""
+    for info in inputs:
+        given = input_types.get(info.name, input_types.get("", info.dtype))
+        if given != info.dtype:
+            raise UsageError(f"input '{info.name}' is {info.dtype} in the model, not {given}: leave the type out")
+
+
 def check_shape(info: TensorInfo, shape: PartialShape, what: str, *, first_axis_free: bool = False) -> None:
     """Hold `shape` against what the model declares; `first_axis_free` lets the first axis differ.
 

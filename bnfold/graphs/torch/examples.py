@@ -6,14 +6,18 @@ import inspect
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bnfold.errors import UsageError
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Array = NDArray[Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,27 @@ def parameters(module: nn.Module) -> list[Parameter]:
 def example_arguments(
     module: nn.Module,
     shapes: Mapping[str, tuple[int | None, ...]],
-    dtypes: Mapping[str, str],
+    types: Mapping[str, str],
     dynamic: Mapping[str, Mapping[int, Any]],
+    arrays: Mapping[str, Array],
 ) -> Arguments:
-    """Arguments of these shapes for a module's forward, by the names of its parameters.
+    """Arguments of these shapes and types for a module's forward, by the names of its parameters.
 
-    The key "" stands for the first one. Values are normal numbers in the type of the module's weights, or zeros of an
-    integer type that `dtypes` names. An axis that shall be dynamic is at least 2 long, since torch.export takes a
-    size of 1 for a constant. Raises UsageError where a name is none, or one is needed and not there.
+    The key "" stands for the first one. Values, and shapes where none are given, are those of `arrays`; else they are
+    normal numbers, or zeros of another type. What `types` does not name has the type of the module's weights, or of an
+    array of integers. An axis that shall be dynamic is at least 2 long, since torch.export takes a size of 1 for a
+    constant. Raises UsageError where a name is none, or one is needed and not there.
     """
     expected = parameters(module)
     names = [item.name for item in expected]
     what = f"the forward of the {type(module).__name__} takes {', '.join(names) or 'nothing'}"
-    given = {names[0] if not name and names else name: shape for name, shape in shapes.items()}
-    dynamic = {names[0] if not name and names else name: axes for name, axes in dynamic.items()}
-    types = {names[0] if not name and names else name: dtype for name, dtype in dtypes.items()}
+
+    def named(items: Mapping[str, Item]) -> dict[str, Item]:
+        return {names[0] if not name and names else name: item for name, item in items.items()}
+
+    types, dynamic = named(types), named(dynamic)
+    data = {name: array for name, array in named(arrays).items() if name in names and array.dtype.kind in "fiub"}
+    given: dict[str, tuple[int | None, ...]] = {**{name: data[name].shape for name in data}, **named(shapes)}
     unknown = next((name for name in (*given, *dynamic) if name not in names), None)
     if unknown is not None:
         raise UsageError(f"'{unknown}' is no input: {what}")
@@ -69,10 +79,19 @@ def example_arguments(
         sizes = [
             max(size or 2, 2) if axis in dynamic.get(name, {}) else size or 1 for axis, size in enumerate(given[name])
         ]
-        dtype = getattr(torch, types[name]) if name in types and not types[name].startswith("float") else floating
-        made[name] = _values(sizes, dtype, generator)
+        array = data.get(name)
+        integer = array.dtype.name if array is not None and array.dtype.kind != "f" else None
+        dtype = getattr(torch, types.get(name) or integer or "", floating)
+        fits = array is not None and array.ndim == len(sizes) and array.size and array.shape[1:] == tuple(sizes[1:])
+        made[name] = _taken(array, sizes, dtype) if fits else _values(sizes, dtype, generator)
     leading = list(itertools.takewhile(lambda name: name in made, names))
     return tuple(made[name] for name in leading), {name: made[name] for name in made if name not in leading}
+
+
+def _taken(array: Any, sizes: list[int], dtype: torch.dtype) -> torch.Tensor:
+    """As many rows of an array as are wanted, from the first one again where it has fewer."""
+    rows = array[np.arange(sizes[0]) % len(array)] if sizes else np.array(array)
+    return torch.from_numpy(rows).to(dtype)
 
 
 def _values(sizes: list[int], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:

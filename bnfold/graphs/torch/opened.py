@@ -24,7 +24,7 @@ from bnfold.errors import ModelError, UsageError
 from bnfold.graphs.families import factory_name
 from bnfold.graphs.torch.dynamic import dynamic_axes
 from bnfold.graphs.torch.eager import Function
-from bnfold.graphs.torch.examples import example_arguments, parameters
+from bnfold.graphs.torch.examples import Array, example_arguments, parameters
 from bnfold.graphs.torch.exported import evaluated, functional, trains
 from bnfold.graphs.torch.fold import attempt
 from bnfold.graphs.torch.onnx_export import to_onnx
@@ -50,7 +50,8 @@ class Request:
         trust_pickle: whether code in a pickled module may run.
         example_inputs: what a module is traced on: a tensor, a tuple of arguments or a mapping of named ones.
         input_shapes: in place of those, shapes by parameter of the forward ("" for the first).
-        dtypes: names of the types of inputs that are known from test data, by parameter of the forward.
+        input_types: names of their types, where these are not those of the weights.
+        arrays: test data, by parameter of the forward; values for these inputs, and shapes where no others are given.
         dynamic_shapes: as torch.export takes it; a string in place of an axis names it, None stands for no name.
         assume_eval: whether a model in training mode is taken in evaluation mode.
     """
@@ -59,7 +60,8 @@ class Request:
     trust_pickle: bool = False
     example_inputs: Any = None
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
-    dtypes: Mapping[str, str] = field(default_factory=dict)
+    input_types: Mapping[str, str] = field(default_factory=dict)
+    arrays: Mapping[str, Array] = field(default_factory=dict)
     dynamic_shapes: Any = None
     assume_eval: bool = False
 
@@ -274,7 +276,7 @@ def _arguments(module: nn.Module, request: Request) -> tuple[tuple[Any, ...], di
         return arguments(request.example_inputs)
     open_axes = request.dynamic_shapes if isinstance(request.dynamic_shapes, Mapping) else {}
     dynamic = {name: axes for name, axes in open_axes.items() if isinstance(axes, Mapping)}
-    return example_arguments(module, request.input_shapes, request.dtypes, dynamic)
+    return example_arguments(module, request.input_shapes, request.input_types, dynamic, request.arrays)
 
 
 def _in_evaluation(module: nn.Module, name: str, request: Request) -> nn.Module:
