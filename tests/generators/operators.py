@@ -1,7 +1,7 @@
 """One operator alone, of the uses that sandwiches are made of, held to ONNX Runtime without optimisations.
 
 Three parts of bnfold say something of what an operator makes: shape inference, the evaluation of constants, and the
-float64 engine. Whatever they say has to be so; each may say nothing. Seeds count the uses.
+float64 engine. Whatever they say has to be so; each may say nothing. Seeds count the uses; beyond them, they are drawn.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.index import index_model
 from bnfold.graphs.onnx.shapes import Shapes
+from generators.drawn import drawn
 from generators.sandwich.alone import alone
 from generators.sandwich.nodes import uses
 from generators.sandwich.use import Use
@@ -39,7 +40,7 @@ def all_uses() -> tuple[Use, ...]:
 
 def judged(seed: int) -> Verdict:
     """Hold what is said of the use of a seed to what ONNX Runtime makes of it."""
-    use = all_uses()[seed % len(all_uses())]
+    use = all_uses()[seed] if seed < len(all_uses()) else drawn(seed)
     model, feeds = alone(use)
     verdict = Verdict(seed, about=use.text(), files={f"operator_{seed}.onnx": model.SerializeToString()})
     expected = run_on_runtime(model, feeds)

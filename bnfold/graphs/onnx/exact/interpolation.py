@@ -24,7 +24,7 @@ def resize(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int, cou
     policy = attributes.get("keep_aspect_ratio_policy", b"stretch")
     if policy != b"stretch" or attributes.get("antialias"):
         raise NotImplementedError("this kind of Resize")
-    y = x
+    y, moved = x, False
     for i, axis in enumerate(attributes.get("axes", range(x.ndim))):
         old = x.shape[axis]
         fixed = sizes is not None and len(sizes) > 0
@@ -35,8 +35,11 @@ def resize(attributes: Mapping[str, Any], inputs: Sequence[Any], opset: int, cou
         if opset < 11 and scale < 1 and attributes.get("mode", b"nearest") == b"nearest":
             raise NotImplementedError("a nearest element below opset 11, to fewer")  # ONNX Runtime rounds up there
         if new != old or scale != 1:
+            moved = True
             weights = _weights(attributes, opset, old, new, scale)
             y = np.moveaxis(np.moveaxis(y, axis, -1) @ weights.T, -1, axis)
+    if moved and y.shape == x.shape:
+        raise NotImplementedError("scales that change no size")  # ONNX Runtime takes the operand as it is then
     return np.asarray(y)
 
 

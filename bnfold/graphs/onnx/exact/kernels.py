@@ -6,9 +6,11 @@ each); the others are written here because onnx's own are slow, wrong for some a
 Where an implementation and ONNX Runtime part, there is none here until it is known who is right:
 - GRU, LSTM, RNN with `clip`, `activations`, `input_forget` or lengths of sequences: the reference ignores them.
 - pools with dilations and `auto_pad` SAME: ONNX Runtime pads by the kernel without its dilations.
+- `auto_pad` SAME with windows further apart than they reach: ONNX Runtime crops by a negative padding.
 - pools and means of integers, means over no elements.
 - Dropout's mask below opset 12: ONNX Runtime leaves it false.
-- Resize where rounding decides which element is the nearest, or how many there are; to fewer below opset 11.
+- Resize where rounding decides which element is the nearest, or how many there are; to fewer below opset 11; by
+  scales that change no size, where ONNX Runtime takes the operand as it is.
 - Casts to float16 and bfloat16 round nothing here, so that numbers beyond their range stay finite.
 """
 

@@ -53,9 +53,10 @@ def _windows(attributes: Attributes, sizes: Sequence[int], kernel: Sequence[int]
     pads: Pads = list(zip(flat[:rank], flat[rank:], strict=True)) if mode == "NOTSET" else [(0, 0)] * rank
     if mode.startswith("SAME"):
         totals = [
-            max((math.ceil(size / step) - 1) * step + r - size, 0)
-            for size, step, r in zip(sizes, strides, reach, strict=True)
+            (math.ceil(size / step) - 1) * step + r - size for size, step, r in zip(sizes, strides, reach, strict=True)
         ]
+        if min(totals) < 0:
+            raise NotImplementedError("auto_pad with windows further apart than they reach")  # which runtimes crop
         pads = [_halves(total, mode) for total in totals]
     rounds = math.ceil if attributes.get("ceil_mode") else math.floor
     counts = []
