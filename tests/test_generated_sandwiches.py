@@ -55,7 +55,7 @@ def test_a_wrong_word_on_an_operator_is_noticed(part: str, monkeypatch: pytest.M
     if part == "inference":
         monkeypatch.setattr(operators.Shapes, "shape", lambda self, value: (7, 7))
     elif part == "constants":
-        monkeypatch.setattr(operators, "evaluate", lambda node, feeds, port: feeds[0])
+        monkeypatch.setattr(operators, "evaluate", lambda proto, opset, feeds, port: feeds[0])
     else:
         monkeypatch.setattr(operators.Engine, "run", lambda self, feeds: {"out0": feeds["in0"]})
     assert operators.judged(seed).failures != []
