@@ -257,3 +257,17 @@ def test_two_sites_of_a_layer_have_names_of_their_own() -> None:
         assert len(names) == len(set(names)) == 2
     first = bnfold.fold(program, skip=["norm"]).sites[0]
     assert (first.name, first.status) == ("norm", "kept")
+
+
+class SharedConv(nn.Conv2d):
+    def __deepcopy__(self, memo: Any) -> SharedConv:
+        return self
+
+
+def test_a_layer_that_is_its_own_copy_is_not_changed() -> None:
+    net, x = calibrated(nn.Sequential(SharedConv(3, 3, 1), nn.BatchNorm2d(3))), torch.randn(MAPS)
+    expected = net(x)
+    with pytest.raises(ModelError, match=r"^the Sequential cannot be copied: a copy of '0' is the SharedConv it"):
+        bnfold.fold(net, example_inputs=x)
+    assert difference(expected, net(x)) == 0
+    assert difference(expected, bnfold.fold(net, example_inputs=x, inplace=True).model(x)) < 1e-5

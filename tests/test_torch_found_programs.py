@@ -109,12 +109,29 @@ def dead_chain(net: Any, x: Tensor) -> Tensor:
     return net.norm(net.conv(x))
 
 
+def unread_under_no_grad(net: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        net.other(x)
+        y = net.conv(x)
+    return net.norm(y)
+
+
+def unread_branch(net: Any, x: Tensor) -> Tensor:
+    torch.cond(x.sum() > 0, net.other, lambda t: t * 2, (x,))
+    return net.norm(net.conv(x)).relu_()
+
+
 # Code, and the BatchNorms of its program by how they end.
 ACCOUNTS: dict[str, tuple[Callable[[Any, Tensor], Any], list[tuple[str, str]]]] = {
     "unread beside a write": (lambda net, x: (net.norm(x), net.conv(x).relu_())[1], [("norm", "folded")]),
     "in a branch": (
         lambda net, x: torch.cond(x.sum() > 0, net.norm, lambda t: t * 2, (x,)),
         [("cond.batch_norm", "kept")],
+    ),
+    "unread under no_grad": (unread_under_no_grad, [("other", "folded"), ("norm", "folded")]),
+    "unread in an unread branch": (
+        unread_branch,
+        [("cond._native_batch_norm_legit_no_training", "kept"), ("norm", "folded")],
     ),
     "under vmap": (lambda net, x: torch.vmap(net.conv)(torch.stack([x, x]))[0], []),
     "behind a dead chain": (dead_chain, [("norm", "folded")]),
@@ -124,7 +141,7 @@ ACCOUNTS: dict[str, tuple[Callable[[Any, Tensor], Any], list[tuple[str, str]]]] 
 @pytest.mark.parametrize("name", ACCOUNTS)
 def test_every_batch_norm_is_accounted_for(name: str) -> None:
     body, accounted = ACCOUNTS[name]
-    net, x = pair(body, a=FACTOR), torch.randn(MAPS)
+    net, x = pair(body, a=FACTOR, other=nn.BatchNorm2d(3)), torch.randn(MAPS)
     result = bnfold.fold(exported(net, x))
     norms = [site for site in result.sites if site.op == "BatchNormalization"]
     assert [(site.name, site.status) for site in norms] == accounted
@@ -139,3 +156,10 @@ def test_a_decomposed_instance_norm_is_one_without_statistics() -> None:
     (site,) = bnfold.fold(exported(net, x).run_decompositions()).sites
     assert (site.status, site.reason) == ("kept", "training-mode")
     assert "no running statistics" in (site.detail or "")
+
+
+def test_a_program_without_values_folds_nothing() -> None:
+    with torch.device("meta"):
+        net, x = pair(lambda net, x: net.norm(net.conv(x))), torch.randn(MAPS)
+    (site,) = bnfold.fold(exported(net, x)).sites
+    assert (site.status, site.reason) == ("kept", "unsupported")

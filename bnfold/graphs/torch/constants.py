@@ -209,6 +209,8 @@ class Constants:
         tensor = self._state.get(name)
         if not isinstance(tensor, torch.Tensor) or type(tensor) not in _PLAIN or tensor.is_complex():
             return Refusal("unsupported", f"'{name}' is a tensor of a kind that is not understood")
+        if tensor.is_meta:
+            return Refusal("unsupported", f"'{name}' is on the meta device and has no values")
         held = tensor
         return Known(name, held.dtype, tuple(held.shape), lambda: held, held)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from bnfold.errors import ModelError
 from bnfold.graphs.torch.constants import Known
 from bnfold.graphs.torch.fold import attempt
 
@@ -76,7 +78,23 @@ def copied(module: nn.Module) -> tuple[nn.Module, Blanks]:
         f"the {type(module).__name__} cannot be copied (inplace=True folds it as it is)",
         lambda: _deepcopy(module, modules, memo),
     )
+    _check_copy(result, modules, f"the {type(module).__name__}", " (inplace=True folds it as it is)")
     return result, blanks
+
+
+def deep_copy(module: nn.Module, what: str) -> nn.Module:
+    """What `copy.deepcopy` gives. Raises ModelError where that fails, or is no copy throughout."""
+    result: nn.Module = attempt(f"{what} cannot be copied", lambda: copy.deepcopy(module))
+    _check_copy(result, module.modules(), what, "")
+    return result
+
+
+def _check_copy(result: nn.Module, modules: Iterable[nn.Module], what: str, advice: str) -> None:
+    own = {id(submodule) for submodule in modules}
+    shared = next((path for path, submodule in result.named_modules() if id(submodule) in own), None)
+    if shared is not None:
+        kind = type(result.get_submodule(shared)).__name__
+        raise ModelError(f"{what} cannot be copied: a copy of '{shared}' is the {kind} itself{advice}")
 
 
 def _copy_parameter(parameter: nn.Parameter, memo: dict[int, Any], blanks: Blanks) -> None:

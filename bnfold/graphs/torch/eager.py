@@ -25,6 +25,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, t
 from torch.utils.weak import WeakIdKeyDictionary
 
 from bnfold.errors import ModelError
+from bnfold.graphs.torch.copies import deep_copy
 from bnfold.graphs.torch.fold import attempt, first_line
 from bnfold.graphs.torch.running import run_aside, shell_of
 
@@ -97,7 +98,7 @@ class Function:
         types: dict[torch.Tensor, torch.dtype] = {}
         if isinstance(model, nn.Module):
             own = {name: held.dtype for name, held in _held(model)}
-            model = attempt(f"{self.what} cannot be copied", lambda: copy.deepcopy(model).double())
+            model = deep_copy(model, self.what).double()
             types = {wide: own[name] for name, wide in _held(model) if name in own}
             for name, array in (exact or {}).items():
                 _put(model, name, torch.from_numpy(array()), types)

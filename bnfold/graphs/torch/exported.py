@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import operator
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from bnfold.graphs.torch.fold import Folded, attempt, fold_laid_out, quietly, st
 from bnfold.graphs.torch.graph import TorchGraph
 from bnfold.graphs.torch.index import Index
 from bnfold.graphs.torch.layout import Layout
-from bnfold.graphs.torch.reading import index_program, is_plain
+from bnfold.graphs.torch.reading import index_program, is_plain, is_region, runs_graphs
 from bnfold.graphs.torch.untrusted import check_program
 
 _ASSERTION = torch.ops.aten._assert_tensor_metadata.default
@@ -69,22 +71,45 @@ def _step(value: Any) -> float:
 def functional(program: ExportedProgram) -> ExportedProgram:
     """The program without operators that write in place, by PyTorch, which leaves out what nobody reads.
 
-    So that a BatchNorm that nobody reads stays, and has its place in the account, an assertion looks at every one.
+    So that a BatchNorm that nobody reads stays, and has its place in the account, an assertion looks at every one, and
+    at every operator that may run one.
     """
     looked_at = emit(TorchGraph(Index(), {}), program, Layout()).program
-    for node in looked_at.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default):
-        with looked_at.graph.inserting_after(node):
-            assertion = looked_at.graph.call_function(_ASSERTION, (node,))
-        assertion.meta.update({**node.meta, "val": None})
-    looked_at.graph_module.recompile()
-    functional: ExportedProgram = attempt(
+    _look_at_norms(looked_at.graph_module)
+    result: ExportedProgram = attempt(
         "run_decompositions({}) cannot make the program functional", lambda: looked_at.run_decompositions({})
     )
-    for node in list(functional.graph.nodes):
+    for node in list(result.graph.nodes):
         if node.target is _ASSERTION and len(node.args) == 1 and not node.kwargs:
-            functional.graph.erase_node(node)
-    functional.graph_module.recompile()
-    return functional
+            result.graph.erase_node(node)
+    result.graph_module.recompile()
+    return result
+
+
+def _look_at_norms(root: fx.GraphModule) -> None:
+    """Put the assertions into a graph, and into copies of the regions in it."""
+    waiting = [root]
+    while waiting:
+        module = waiting.pop()
+        for node in list(module.graph.nodes):
+            if is_region(node):
+                holder = next(item for item in node.all_input_nodes if item.op == "get_attr")
+                region = copy.deepcopy(getattr(module, str(holder.target)))
+                setattr(module, str(holder.target), region)
+                waiting.append(region)
+            elif node.target is torch.ops.aten.batch_norm.default or runs_graphs(node):
+                _look_at(module.graph, node)
+        module.recompile()
+
+
+def _look_at(graph: fx.Graph, node: fx.Node) -> None:
+    several, seen = isinstance(node.meta.get("val"), tuple | list), node
+    with graph.inserting_after(node):
+        if several:
+            seen = graph.call_function(operator.getitem, (node, 0))
+            seen.meta.update({**node.meta, "val": node.meta["val"][0]})
+    with graph.inserting_after(seen):
+        graph.call_function(_ASSERTION, (seen,)).meta.update({**node.meta, "val": None})
 
 
 def evaluated(program: ExportedProgram) -> ExportedProgram:

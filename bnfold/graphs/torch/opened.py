@@ -7,7 +7,6 @@ model as it was given, run by PyTorch without any trace of it.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bnfold.errors import ModelError, UsageError
 from bnfold.graphs.families import factory_name
+from bnfold.graphs.torch.copies import deep_copy
 from bnfold.graphs.torch.dynamic import dynamic_axes
 from bnfold.graphs.torch.eager import Function
 from bnfold.graphs.torch.examples import Array, example_arguments, parameters
@@ -287,8 +287,7 @@ def _in_evaluation(module: nn.Module, name: str, request: Request) -> nn.Module:
         layers = [(path, layer) for path, layer in module.named_modules() if _kind(layer).startswith(_NORMS)]
         norms = [path for path, layer in layers if _is_training(layer)]
         raise _in_training(name, norms, "call eval() on it")
-    evaluated_copy: nn.Module = attempt(f"{name} cannot be copied", lambda: copy.deepcopy(module))
-    return evaluated_copy.eval()
+    return deep_copy(module, name).eval()
 
 
 def _is_training(module: nn.Module) -> bool:

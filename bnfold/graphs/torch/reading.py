@@ -36,13 +36,13 @@ def index_program(program: ExportedProgram) -> Index:
 
 def branching(program: ExportedProgram) -> str | None:
     """An operator of a program that runs graphs as it likes, such as `cond`, if there is one."""
-    return next((node.name for node in program.graph.nodes if not _is_region(node) and _runs_graphs(node)), None)
+    return next((node.name for node in program.graph.nodes if runs_graphs(node)), None)
 
 
-def _runs_graphs(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.HigherOrderOperator) and any(
-        holder.op == "get_attr" for holder in node.all_input_nodes
-    )
+def runs_graphs(node: fx.Node) -> bool:
+    """Whether a node is an operator that runs graphs as it likes; a region is run as if it stood there."""
+    is_higher = isinstance(node.target, torch._ops.HigherOrderOperator) and not is_region(node)
+    return is_higher and any(holder.op == "get_attr" for holder in node.all_input_nodes)
 
 
 def written_parameters(program: ExportedProgram) -> frozenset[str]:
@@ -68,7 +68,7 @@ def has_autocast(program: ExportedProgram) -> bool:
 def is_plain(program: ExportedProgram) -> bool:
     """Whether no operator of a program writes in place, and no region of it stands apart."""
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
-    return not any(writes_in_place(node) or _is_region(node) for node in calls)
+    return not any(writes_in_place(node) or is_region(node) for node in calls)
 
 
 class _Reading:
@@ -103,7 +103,7 @@ class _Reading:
                     self._enter(node)
             elif _picks(node):
                 self._stand(node, [self.current[node.args[0]][node.args[1]]])
-            elif node.op == "call_function" and _is_region(node):
+            elif node.op == "call_function" and is_region(node):
                 self._region(module, node)
             elif node.op == "call_function":
                 self._call(node)
@@ -219,7 +219,8 @@ def _calls(node: fx.Node) -> tuple[tuple[str, str], ...]:
     return tuple([(key, path) for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items() if path])
 
 
-def _is_region(node: fx.Node) -> bool:
+def is_region(node: fx.Node) -> bool:
+    """Whether a node runs a graph under `no_grad` or `autocast`."""
     return getattr(node.target, "__name__", "") in _REGIONS
 
 
@@ -228,7 +229,7 @@ def _picks(node: fx.Node) -> bool:
     if node.target is not operator.getitem or not isinstance(node.args[1], int):
         return False
     source = node.all_input_nodes[0]
-    return _is_region(source) or isinstance(source.meta.get("val"), tuple | list)
+    return is_region(source) or isinstance(source.meta.get("val"), tuple | list)
 
 
 def _plain(value: Any) -> Any:
