@@ -84,11 +84,12 @@ def constants(use: Use, model: onnx.ModelProto, expected: Answers) -> Iterator[s
 
 def exact(model: onnx.ModelProto, feeds: dict[str, Any], expected: Answers) -> Iterator[str]:
     """What the float64 engine makes of the operands otherwise than ONNX Runtime."""
+    narrows = any(item.name == "to" and item.i in HALVES for item in model.graph.node[0].attribute)
     try:
         found = Engine(Document(model, {}, None, ())).run(feeds)
     except CannotRun:
         return
-    if any(item.name == "to" and item.i in HALVES for item in model.graph.node[0].attribute):
+    if narrows:
         expected = {name: array for name, array in expected.items() if np.isfinite(array).all()}  # it rounds nothing
     yield from differences("in float64", found, expected, typed=False)
 

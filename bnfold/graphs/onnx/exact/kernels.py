@@ -7,7 +7,7 @@ Where an implementation and ONNX Runtime part, there is none here until it is kn
 - GRU, LSTM, RNN with `clip`, `activations`, `input_forget` or lengths of sequences: the reference ignores them.
 - pools with dilations and `auto_pad` SAME: ONNX Runtime pads by the kernel without its dilations.
 - `auto_pad` SAME with windows further apart than they reach: ONNX Runtime crops by a negative padding.
-- pools and means of integers, means over no elements.
+- pools, means and sums of squares of integers, means over no elements.
 - Dropout's mask below opset 12: ONNX Runtime leaves it false.
 - Resize where rounding decides which element is the nearest, or how many there are; to fewer below opset 11; by
   scales that change no size, where ONNX Runtime takes the operand as it is.
@@ -241,6 +241,8 @@ _IGNORED = frozenset({"activation_alpha", "activation_beta", "activations", "cli
 
 def unlike(op: str, attributes: Iterable[str], inputs: Inputs) -> str | None:
     """What a borrowed implementation of a node would compute otherwise than ONNX Runtime."""
+    if op == "ReduceSumSquare" and inputs[0].dtype.kind != "f":
+        return "a sum of squares of integers"  # which NumPy makes wider
     if op not in _RECURRENT:
         return None
     if len(inputs) > 4 and inputs[4] is not None:
