@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,3 +272,19 @@ def test_a_layer_that_is_its_own_copy_is_not_changed() -> None:
         bnfold.fold(net, example_inputs=x)
     assert difference(expected, net(x)) == 0
     assert difference(expected, bnfold.fold(net, example_inputs=x, inplace=True).model(x)) < 1e-5
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_graph_module_of_a_program_is_in_the_mode_of_its_operators(training: bool, inplace: bool) -> None:
+    net, x = calibrated(Pair()).train(training), torch.randn(MAPS)
+    module = torch.export.export(net, (x,)).module()
+    assert module.training
+    (site,) = bnfold.fold(module, example_inputs=x, inplace=inplace).sites
+    assert (site.status, site.reason) == ("kept", "training-mode" if training else "structure")
+
+
+def test_the_graph_module_of_a_program_converts(tmp_path: Path) -> None:
+    net, x = calibrated(Pair()), torch.randn(MAPS)
+    module = torch.export.export(net, (x,)).module()
+    assert bnfold.convert(module, tmp_path / "out.onnx", example_inputs=x, bench=False).sites[0].folded

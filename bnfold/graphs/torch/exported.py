@@ -24,6 +24,7 @@ from bnfold.graphs.torch.layout import Layout
 from bnfold.graphs.torch.reading import index_program, is_plain, is_region, runs_graphs
 from bnfold.graphs.torch.untrusted import check_program
 
+_GUARDS = "_guards_fn"  # the one module that the graph module of a program calls
 _ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 
 
@@ -130,6 +131,14 @@ def evaluated(program: ExportedProgram) -> ExportedProgram:
             copied.graph.erase_node(node)
     copied.graph_module.recompile()
     return copied
+
+
+def in_training(module: torch.nn.Module) -> bool:
+    """Whether a module is in training mode; of a program's graph module, whose flag is no use, the operators tell."""
+    nodes = module.graph.nodes if isinstance(module, fx.GraphModule) else ()
+    if not nodes or any(node.op == "call_module" and node.target != _GUARDS for node in nodes):
+        return module.training
+    return any(trains(node) for node in nodes)
 
 
 def trains(node: fx.Node) -> bool:

@@ -18,13 +18,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from bnfold.errors import ModelError
 from bnfold.graphs.account import FoldOptions, taken_back
 from bnfold.graphs.blame import culprits
 from bnfold.graphs.torch.calls import hooked, recorded
 from bnfold.graphs.torch.copies import Blanks, copied
+from bnfold.graphs.torch.exported import in_training
 from bnfold.graphs.torch.fold import Folded, Run, first_line, fold_laid_out
 from bnfold.graphs.torch.module_graph import ModuleGraph
 from bnfold.graphs.torch.reading import index_program, written_parameters
@@ -124,7 +125,7 @@ class _Job:
         values = dict(self.module.named_parameters(remove_duplicate=False))
         layers = dict(result.named_modules())
         hooks = hooked(layers)
-        training = result.training and not options.assume_eval
+        training = in_training(result) and not options.assume_eval
 
         def folded() -> Run[ModuleGraph]:
             with recorded(layers) as calls, without_stack_traces():
@@ -157,7 +158,10 @@ def _in_evaluation(layers: Collection[nn.Module], keep: bool) -> Iterator[None]:
     """Evaluation mode while the context lasts, and if `keep` is given after it, too; the first layer is the root."""
     modes = [(layer, layer.training) for layer in layers]
     module, training = modes[0]
-    if training or keep:
+    if isinstance(module, fx.GraphModule):  # that of a program has no eval()
+        for layer in layers:
+            layer.training = False
+    elif training or keep:
         module.eval()
     try:
         yield

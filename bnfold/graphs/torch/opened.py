@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, SymIntArgument, TensorArgument
 from torch.nn.modules.dropout import _DropoutNd
@@ -25,7 +25,7 @@ from bnfold.graphs.torch.copies import deep_copy
 from bnfold.graphs.torch.dynamic import dynamic_axes
 from bnfold.graphs.torch.eager import Function
 from bnfold.graphs.torch.examples import Array, example_arguments, parameters
-from bnfold.graphs.torch.exported import evaluated, functional, trains
+from bnfold.graphs.torch.exported import evaluated, functional, in_training, trains
 from bnfold.graphs.torch.fold import attempt
 from bnfold.graphs.torch.onnx_export import to_onnx
 from bnfold.graphs.torch.reading import branching, has_autocast, written_parameters
@@ -292,6 +292,8 @@ def _in_evaluation(module: nn.Module, name: str, request: Request) -> nn.Module:
 
 def _is_training(module: nn.Module) -> bool:
     """Whether a module, or a layer in it whose mode matters, is in training mode."""
+    if isinstance(module, fx.GraphModule):
+        return in_training(module)
     layers = [module, *(layer for layer in module.modules() if _kind(layer).startswith((*_NORMS, "Dropout")))]
     return any(getattr(layer, "training", False) for layer in layers)
 
