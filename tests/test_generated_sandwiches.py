@@ -64,12 +64,12 @@ def test_the_engine_runs_nothing_that_it_would_compute_otherwise(op: str, name: 
             operators.Engine(operators.Document(model, {}, None, ())).run(feeds)
 
 
-@pytest.mark.parametrize("part", ["inference", "constants", "engine"])
+@pytest.mark.parametrize("part", ["sizes", "constants", "engine"])
 def test_a_wrong_word_on_an_operator_is_noticed(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = next(at for at, use in enumerate(operators.all_uses()) if use.op == "Sqrt")
     assert operators.judged(seed).failures == []
-    if part == "inference":
-        monkeypatch.setattr(operators.Shapes, "shape", lambda self, value: (7, 7))
+    if part == "sizes":
+        monkeypatch.setattr(operators.Facts, "shape", lambda self, value: (7, 7))
     elif part == "constants":
         monkeypatch.setattr(operators, "evaluate", lambda proto, opset, feeds, port: feeds[0])
     else:

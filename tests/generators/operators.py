@@ -1,6 +1,6 @@
 """One operator alone, of the uses that sandwiches are made of, held to ONNX Runtime without optimisations.
 
-Three parts of bnfold say something of what an operator makes: shape inference, the evaluation of constants, and the
+Three parts of bnfold say something of what an operator makes: what knows sizes, the evaluation of constants, and the
 float64 engine. Whatever they say has to be so; each may say nothing. Seeds count the uses; beyond them, they are drawn.
 """
 
@@ -21,7 +21,8 @@ from bnfold.graphs.onnx.evaluation import evaluate
 from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.index import index_model
-from bnfold.graphs.onnx.shapes import Shapes
+from bnfold.graphs.onnx.kinds.facts import Facts
+from bnfold.graphs.onnx.settled import settled
 from generators.drawn import drawn
 from generators.sandwich.alone import alone
 from generators.sandwich.nodes import uses
@@ -57,18 +58,19 @@ def judged(seed: int) -> Verdict:
 
 
 def sizes(use: Use, expected: Answers) -> Iterator[str]:
-    """What shape inference says wrongly of the outputs, for inputs of fixed and of symbolic shapes."""
+    """What shape inference and outlines say wrongly of the outputs, for inputs of fixed and of symbolic shapes."""
     for fixed in (True, False):
         for constant in (True, False):
             model, _ = alone(use, fixed=fixed, index_constant=constant)
             main, *_ = scopes = index_model(model)
-            shapes = Shapes(model, scopes)
+            facts = Facts(*settled(Document(model, {}, None, ()), scopes, False))
             for name, array in expected.items():
-                shape = shapes.shape(main.values[name]) if name in main.values else None
-                pairs = zip(shape or (), array.shape, strict=False)
-                wrong = any(isinstance(size, int) and size != real for size, real in pairs)
-                if shape is not None and (wrong or len(shape) != array.ndim):
-                    yield f"{name} is said to be {shape} and is {array.shape}, fixed {fixed}, indices known {constant}"
+                value = main.values.get(name)
+                for shape in (facts.shape(value), facts.outline(value)):
+                    pairs = zip(shape or (), array.shape, strict=False)
+                    wrong = any(isinstance(size, int) and size != real for size, real in pairs)
+                    if shape is not None and (wrong or len(shape) != array.ndim):
+                        yield f"{name} is {array.shape}, not {shape}; fixed {fixed}, indices known {constant}"
 
 
 def constants(use: Use, model: onnx.ModelProto, expected: Answers) -> Iterator[str]:
