@@ -18,7 +18,7 @@ from bnfold.checks.feed import FLOATS
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions
 from bnfold.errors import UsageError
-from bnfold.exactly import ExactSource
+from bnfold.exactly import ExactSource, runtime_agrees
 from bnfold.graphs.onnx.document import Ledger
 from bnfold.graphs.onnx.exact.certify import Certifier, Finding, Part
 from bnfold.graphs.onnx.exact.kernels import CannotRun
@@ -100,7 +100,7 @@ def examine(original: ExactSource, other: ExactSource, ledger: Ledger | None, op
         feed = make_feeds(original.inputs, replace(options, check_n=max(options.check_n, 1)))[0]
         samples = original.samples(feed.values, deadline)
         apart = _apart(samples, other, feed.values, deadline) if ledger is None or ledger.in_functions else None
-        certifier = Certifier(before, after, ledger, samples, _tolerances(options), options.seed, apart)
+        certifier = Certifier(before, after, ledger, samples, _tolerances(options), options.seed, apart, runtime_agrees)
         parts = certifier.parts(deadline)
         is_wrong = ledger is not None and any(part.is_wrong for part in parts)
         growth = certifier.growth(feed.values, deadline) if is_wrong else []

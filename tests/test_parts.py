@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from sleepy_networks import NAMES, network
 
 import bnfold
 from bnfold.checks.options import CheckOptions
+from bnfold.graphs.onnx.exact.kernels import WRITTEN
 
 # More are for `BNFOLD_FAULTS=50`, which takes some minutes.
 FAULTS = int(os.environ.get("BNFOLD_FAULTS", "6"))
@@ -94,6 +96,28 @@ def test_a_file_with_a_fault_is_not_verified(name: str, tmp_path: Path) -> None:
         assert not verdict.passed, fault
         assert verdict.proof is not None
         assert verdict.proof.wrong, fault
+
+
+def test_a_part_on_which_float64_is_wrong_is_not_proven(tmp_path: Path) -> None:
+    """Both sides are wrong alike, so that they agree."""
+    save(tmp_path / "a.onnx", "(T[1,4,6,6] x) => (T[1,4,6,6] y) <T[4,4,1,1] w, bn[4]> { c = Conv(x, w) y = BN(c) }")
+    right = WRITTEN["Conv"]
+    with mock.patch.dict(WRITTEN, {"Conv": lambda *args: 1.02 * right(*args)}):
+        report = bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", bench=False, options=QUICK)
+    assert report.verification is not None
+    assert report.verification.proof is not None
+    (pair,) = report.verification.proof.open
+    assert pair == ("y", "float64 and ONNX Runtime do not agree on 'y' of the original")
+
+
+def test_a_model_with_an_operator_that_float64_lacks_is_proven_around_it(tmp_path: Path) -> None:
+    text = """(T[2,4,6,6] x) => (T[2,4,6,6] y) <T[4,4,1,1] w, bn[4], T[4,4,1,1] v, bn2[4]>
+        { c = Conv(x, w) b = BN(c) l = LRN<size=3>(b) d = Conv(l, v) y = BN2(d) }"""
+    save(tmp_path / "a.onnx", text)
+    report = bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", bench=False, options=QUICK)
+    assert report.verification is not None
+    assert report.verification.proof is not None
+    assert (report.verification.proof.parts, report.verification.proof.proven) == (2, 2)
 
 
 # Honest pairs.

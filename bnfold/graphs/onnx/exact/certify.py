@@ -20,7 +20,7 @@ are tried as one, a few times.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ import numpy as np
 import onnx
 
 from bnfold.graphs.onnx.document import Ledger
+from bnfold.graphs.onnx.exact.alone import alone, only_float
 from bnfold.graphs.onnx.exact.awake import Awake
 from bnfold.graphs.onnx.exact.cutouts import Cutout, cutouts, settled_values
 from bnfold.graphs.onnx.exact.engine import Engine, bodies, needs
@@ -37,6 +38,9 @@ from bnfold.graphs.onnx.exact.samples import Samples
 from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP
 from bnfold.graphs.onnx.exact.windows import Array
 from bnfold.slices import Slices
+
+Agrees = Callable[[bytes, Mapping[str, Array], Array], bool]
+"""Whether a runtime's only output of a model on these inputs is this one in float64, up to rounding."""
 
 ALGEBRA = 1e-10
 _ROUNDS = 5
@@ -48,13 +52,16 @@ _MOST_KEPT = 2**27  # elements of the original's values, to follow an error thro
 
 @dataclass
 class Part:
-    """What is known of one part: `reason` says why it is not proven, or why it is wrong."""
+    """What is known of one part: `reason` says why it is not proven, or why it is wrong; `doubt` is what a runtime has
+    against it, "" for nothing.
+    """
 
     cutout: Cutout
     error: float = 0.0
     rounding: float = 0.0
     stored_error: float = 0.0
     reason: str | None = None
+    doubt: str | None = None
     ran: bool = False
     is_wrong: bool = False
 
@@ -111,6 +118,7 @@ class Certifier:
         tolerances: Mapping[str, float],
         seed: int = 0,
         apart: Collection[str] | None = None,
+        agrees: Agrees | None = None,
     ) -> None:
         self._original = original
         self._folded = folded
@@ -120,6 +128,8 @@ class Certifier:
         self._tolerances = tolerances
         self._seed = seed
         self._apart = apart
+        self._agrees = agrees
+        self._only_float = only_float(original.document)
 
     def parts(self, deadline: float) -> list[Part]:
         """What is found of every part. Raises CannotRun for models whose weights cannot be read."""
@@ -184,11 +194,13 @@ class Certifier:
                 found = self._folded.part(piece.after, [piece.value], feeds, deadline=deadline, weights=weights)
                 return relative_error(expected, found[piece.value])
 
+            if part.doubt is None:
+                part.doubt = self._doubt(piece, values, expected)
             part.error = max(part.error, error_with(exact))
             if part.error > allowed or not is_stored_right:
                 part.stored_error = max(part.stored_error, error_with({}))
         part.ran = True
-        part.reason = awake.asleep()
+        part.reason = part.doubt or awake.asleep()
         off = f"'{piece.value}' is off by {part.error:.2g} of its size in float64"
         if part.error > allowed:
             part.blame(off if piece.sites or not self._is_noted else f"{off}, and no fold touches it")
@@ -198,6 +210,14 @@ class Certifier:
             part.rounding = max(part.rounding, step)
             if not is_rounded:
                 part.blame(f"the constant '{name}' in the file is not the rounded one")
+
+    def _doubt(self, piece: Cutout, values: Mapping[str, Array], expected: Array) -> str:
+        if self._agrees is None or self._only_float is None:
+            return ""
+        model, feeds = alone(self._original, piece.before, piece.value, values, self._only_float)
+        if self._agrees(model, feeds, expected):
+            return ""
+        return f"float64 and ONNX Runtime do not agree on '{piece.value}' of the original"
 
     def _inputs(self, piece: Cutout, names: list[str], awake: Awake) -> Iterator[dict[str, Array]]:
         """What a part is run on: louder and louder values while a channel of it sleeps."""

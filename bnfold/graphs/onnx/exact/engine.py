@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,9 @@ _JUMPING = frozenset(
 
 _INPUTS_MAY_HAVE_DEFAULTS = 4  # IR version; before, every weight is an input
 _SIZED = ("Range", "Resize", "Upsample")  # their floating-point constants decide sizes
+
+_HOLDING = frozenset({"If", "Loop", "Scan"})
+_UNKNOWN = "this operator has no implementation in float64 here"
 
 Values = dict[str, Any]
 Declared = tuple[str, str, tuple[int | str | None, ...]]
@@ -118,6 +122,16 @@ class Engine:
         """The type of the first operator in the main graph that is none of the standard; every run fails there."""
         return next((node.op_type for node in self.document.model.graph.node if is_foreign(node)), None)
 
+    @cached_property
+    def lacking(self) -> str | None:
+        """The first node of the main graph that cannot be run, and why, if there is one; then no run is begun."""
+        for node in self.document.model.graph.node:
+            if is_foreign(node):
+                return f"{_called(node)} is of the domain {node.domain}"
+            if node.op_type not in WRITTEN and node.op_type not in BORROWED and node.op_type not in _HOLDING:
+                return f"{_called(node)}: {_UNKNOWN}"
+        return None
+
     def run(
         self,
         feeds: Mapping[str, Array],
@@ -134,6 +148,8 @@ class Engine:
         bodies are watched like those of the main graph, and bodies that this run has no use for are run, too. With
         `rounding`, inputs and all that is computed are moved by it.
         """
+        if self.lacking is not None:
+            raise CannotRun(self.lacking)
         graph = self.document.model.graph
         outputs = [info.name for info in graph.output]
         if rounding is not None:
@@ -219,6 +235,10 @@ class Engine:
         """Whether a value is a weight, or is computed from weights alone."""
         return name in self._tensors or name in self._fixed
 
+    def makers(self, names: Iterable[str]) -> list[onnx.NodeProto]:
+        """The nodes that compute these values from weights alone, as far as they are computed so, in order."""
+        return self._fixed.makers(names)
+
     def elem_type(self, name: str) -> int:
         """The element type of a constant: that in which a weight is stored; 0 where it is not known."""
         if name in self._tensors:
@@ -271,7 +291,7 @@ class Engine:
         return self._node(node, values, run)
 
     def _node(self, node: onnx.NodeProto, values: Values, run: _Run) -> list[Any]:
-        what = f"node '{node.name or next(iter(node.output), '')}' ({node.op_type})"
+        what = _called(node)
         if is_foreign(node):
             raise CannotRun(f"{what} is of the domain {node.domain}")
         try:
@@ -310,7 +330,7 @@ class Engine:
             if different is not None:
                 raise CannotRun(f"{different}: this operator has no implementation in float64 here for that")
             return [_as_value(result) for result in self._reference(node, opset).run(*inputs)]
-        raise CannotRun("this operator has no implementation in float64 here")
+        raise CannotRun(_UNKNOWN)
 
     def _reference(self, node: onnx.NodeProto, opset: int) -> Any:
         """The implementation of a node that onnx has; kept, since making one reads the schema."""
@@ -432,6 +452,10 @@ def with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for body in graphs_of(node):
             yield from with_bodies(body.node)
         yield node
+
+
+def _called(node: onnx.NodeProto) -> str:
+    return f"node '{node.name or next(iter(node.output), '')}' ({node.op_type})"
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.GraphProto:

@@ -54,6 +54,16 @@ class Fixed:
                 self._known[at] = self._stored(at) if node is None else self._computed(node, at)
         return self._known[name]
 
+    def makers(self, names: Iterable[str]) -> list[onnx.NodeProto]:
+        """The nodes that compute these values, as far as they are of this kind, in topological order."""
+        wanted = set(names)
+        found = []
+        for node in reversed({id(node): node for node in self._makers.values()}.values()):
+            if not wanted.isdisjoint(node.output):
+                found.append(node)
+                wanted.update(node.input)
+        return found[::-1]
+
     def _computed(self, node: onnx.NodeProto, name: str) -> Array | None:
         feeds = [self._known[read] if read else None for read in node.input]
         if any(read and self._known[read] is None for read in node.input):

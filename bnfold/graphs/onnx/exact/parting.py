@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, takewhile
 from typing import Any
 
@@ -24,21 +24,29 @@ def parting(
     """The first node of the main graph whose result, in float64 on what the runtime gives it, is not the runtime's.
 
     `ask` gives a runtime's outputs of a model on these feeds, `differ` says of the runtime's value and one in float64
-    whether they are further apart than by rounding. None where there is no such node, and for a model that is too
-    large to be copied.
+    whether they are further apart than by rounding. None where there is no such node.
     """
-    if engine.document.payload_bytes > LARGEST_BYTES:
-        return None
-    nodes = list(engine.document.model.graph.node)
-    for start in range(0, len(nodes), _ASKED_AT_ONCE):
-        block = nodes[start : start + _ASKED_AT_ONCE]
-        names = dict.fromkeys(name for node in block for name in (*needs(node), *node.output) if name)
-        asked = [name for name in names if name not in feeds and not engine.is_weight(name)]
-        values = {**feeds, **_with_sequences(asked, ask(with_outputs(engine.document.copy(), asked)))}
+    for block, values in runtime_values(engine, feeds, ask):
         for node in block:
             if _parts(engine, node, values, differ):
                 return f"node '{node.name or node.output[0]}' ({node.op_type})"
     return None
+
+
+def runtime_values(
+    engine: Engine, feeds: Mapping[str, Any], ask: Callable[[bytes], Mapping[str, Any]]
+) -> Iterator[tuple[list[onnx.NodeProto], dict[str, Any]]]:
+    """The nodes of the main graph, block by block, with what they read and make as a runtime has it.
+
+    Nothing for a model that is too large to be copied.
+    """
+    is_large = engine.document.payload_bytes > LARGEST_BYTES
+    nodes = [] if is_large else list(engine.document.model.graph.node)
+    for start in range(0, len(nodes), _ASKED_AT_ONCE):
+        block = nodes[start : start + _ASKED_AT_ONCE]
+        names = dict.fromkeys(name for node in block for name in (*needs(node), *node.output) if name)
+        asked = [name for name in names if name not in feeds and not engine.is_weight(name)]
+        yield block, {**feeds, **_with_sequences(asked, ask(with_outputs(engine.document.copy(), asked)))}
 
 
 def _with_sequences(names: Iterable[str], answers: Mapping[str, Any]) -> dict[str, Any]:
