@@ -107,7 +107,7 @@ def test_a_part_on_which_float64_is_wrong_is_not_proven(tmp_path: Path) -> None:
     assert report.verification is not None
     assert report.verification.proof is not None
     (pair,) = report.verification.proof.open
-    assert pair == ("y", "float64 and ONNX Runtime do not agree on 'y' of the original")
+    assert pair == ("y", "float64 and ONNX Runtime do not agree on what computes 'y'")
 
 
 def test_a_model_with_an_operator_that_float64_lacks_is_proven_around_it(tmp_path: Path) -> None:

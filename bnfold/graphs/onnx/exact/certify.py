@@ -20,7 +20,7 @@ are tried as one, a few times.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,16 +52,13 @@ _MOST_KEPT = 2**27  # elements of the original's values, to follow an error thro
 
 @dataclass
 class Part:
-    """What is known of one part: `reason` says why it is not proven, or why it is wrong; `doubt` is what a runtime has
-    against it, "" for nothing.
-    """
+    """What is known of one part: `reason` says why it is not proven, or why it is wrong."""
 
     cutout: Cutout
     error: float = 0.0
     rounding: float = 0.0
     stored_error: float = 0.0
     reason: str | None = None
-    doubt: str | None = None
     ran: bool = False
     is_wrong: bool = False
 
@@ -181,43 +178,50 @@ class Certifier:
         roundings = {name: self._rounding(name, value) for name, value in exact.items()}
         proven, allowed = self._bounds(piece)
         is_stored_right = all(is_rounded for _, is_rounded in roundings.values())
-        awake = Awake(piece.before)
+        awake, doubt = Awake(piece.before), None
         for values in self._inputs(piece, names, awake):
             for name, value in values.items():
                 awake.note(name, value)
             feeds = {name: values[own] for name, own in piece.inputs.items()}
-            (expected,) = self._original.part(
-                piece.before, [piece.value], values, deadline=deadline, watch=awake.note
-            ).values()
+            expected = self._original.part(piece.before, [piece.value], values, deadline=deadline, watch=awake.note)[
+                piece.value
+            ]
 
-            def error_with(weights: Mapping[str, Array], feeds: Any = feeds, expected: Any = expected) -> float:
+            def found_with(weights: Mapping[str, Array], feeds: Any = feeds) -> Array:
                 found = self._folded.part(piece.after, [piece.value], feeds, deadline=deadline, weights=weights)
-                return relative_error(expected, found[piece.value])
+                return np.asarray(found[piece.value])
 
-            if part.doubt is None:
-                part.doubt = self._doubt(piece, values, expected)
-            part.error = max(part.error, error_with(exact))
-            if part.error > allowed or not is_stored_right:
-                part.stored_error = max(part.stored_error, error_with({}))
+            error = relative_error(expected, found_with(exact))
+            part.error = max(part.error, error)
+            if doubt is None:
+                doubt = self._doubt(self._original, piece.before, piece.value, values, expected)
+            if error > allowed or not is_stored_right:
+                stored = found_with({})
+                part.stored_error = max(part.stored_error, relative_error(expected, stored))
+                doubt = doubt or self._doubt(self._folded, piece.after, piece.value, feeds, stored)
         part.ran = True
-        part.reason = part.doubt or awake.asleep()
+        part.reason = doubt or awake.asleep()
         off = f"'{piece.value}' is off by {part.error:.2g} of its size in float64"
-        if part.error > allowed:
+        if part.error > allowed and not doubt:
             part.blame(off if piece.sites or not self._is_noted else f"{off}, and no fold touches it")
         elif part.error > max(proven, _MOVEMENTS * self._moved(piece) if part.error > proven else 0.0):
-            part.reason = f"{off}, more than rounding of its weights explains"
+            part.reason = part.reason or f"{off}, more than rounding of its weights explains"
         for name, (step, is_rounded) in roundings.items():
             part.rounding = max(part.rounding, step)
             if not is_rounded:
                 part.blame(f"the constant '{name}' in the file is not the rounded one")
 
-    def _doubt(self, piece: Cutout, values: Mapping[str, Array], expected: Array) -> str:
-        if self._agrees is None or self._only_float is None:
+    def _doubt(
+        self, engine: Engine, nodes: Sequence[onnx.NodeProto], value: str, values: Mapping[str, Array], found: Array
+    ) -> str:
+        """What a runtime has against what float64 found; "" for nothing, and where none can be asked."""
+        if (
+            self._agrees is None
+            or self._only_float is None
+            or self._agrees(*alone(engine, nodes, value, values, self._only_float), found)
+        ):
             return ""
-        model, feeds = alone(self._original, piece.before, piece.value, values, self._only_float)
-        if self._agrees(model, feeds, expected):
-            return ""
-        return f"float64 and ONNX Runtime do not agree on '{piece.value}' of the original"
+        return f"float64 and ONNX Runtime do not agree on what computes '{value}'"
 
     def _inputs(self, piece: Cutout, names: list[str], awake: Awake) -> Iterator[dict[str, Array]]:
         """What a part is run on: louder and louder values while a channel of it sleeps."""
