@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,7 @@ from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from bnfold.checks.options import CheckOptions
+    from bnfold.conversion import Attempt
 
 Progress = Callable[[str, float], None]
 # How the command line spells what its users did not call by the name of an argument.
@@ -222,7 +224,7 @@ def convert(
         if target.suffix.lower() == PROGRAM_SUFFIX:
             raise UsageError(f"{target}: an ONNX model cannot be made a program of PyTorch's; write it as .onnx")
     on_runtime = target.suffix.lower() != PROGRAM_SUFFIX
-    checks = _check_options(options, on_runtime) if verify or bench else None
+    checks = _check_options(options, on_runtime).begun() if verify or bench else None
     where = _environment() if checks is not None and on_runtime else None
     hashed = checks is not None if checksum is None else checksum
     ready: Callable[[Target, bool], Task] = partial(prepare, source)
@@ -242,20 +244,32 @@ def convert(
         if verification is not None and not verification.passed:
             raise EquivalenceError(_difference(target, verification), report)
         if bench and checks is not None and attempt.changed:
-            from bnfold.checks.options import BENCH_SECONDS_IN_CONVERSION
-
-            timed = replace(checks, bench_seconds=checks.bench_seconds or BENCH_SECONDS_IN_CONVERSION)
-            try:
-                latency = task.job.measured(attempt, timed, progress)
-            except ModelError as error:
-                if verification is None:
-                    raise
-                # What was verified is right, whether it can be timed or not: ORT lacks operators of some types.
-                report = report.with_(notes=(*report.notes, f"latency was not measured: {error}"))
-            else:
-                report = report.with_(latency=_with_sizes(latency, task.before.file_bytes, attempt.after.file_bytes))
+            report = _measured(report, task, attempt, checks, progress)
         attempt.staged.commit(force=force)
+        if checks is not None:
+            took = checks.seconds - (checks.ends - time.monotonic())
+            report = report.with_(seconds=took, seconds_allowed=checks.seconds)
         return report.with_(output_path=str(target))
+
+
+def _measured(report: Report, task: Task, attempt: Attempt, checks: CheckOptions, progress: Progress | None) -> Report:
+    """The report with the latency, or with a note of why there is none."""
+    from bnfold.checks.options import BENCH_SECONDS_IN_CONVERSION
+
+    over = f"the {checks.seconds:g} s for the whole conversion (--seconds) were over"
+    if time.monotonic() > checks.ends:
+        return report.with_(notes=(*report.notes, f"latency was not measured: {over}"))
+    timed = replace(checks, bench_seconds=checks.bench_seconds or BENCH_SECONDS_IN_CONVERSION)
+    try:
+        latency = task.job.measured(attempt, timed, progress)
+    except ModelError as error:
+        if report.verification is None:
+            raise
+        # What was verified is right, whether it can be timed or not: ORT lacks operators of some types.
+        return report.with_(notes=(*report.notes, f"latency was not measured: {error}"))
+    if time.monotonic() > checks.ends:
+        report = report.with_(notes=(*report.notes, f"latency was measured less than it might be: {over}"))
+    return report.with_(latency=_with_sizes(latency, task.before.file_bytes, attempt.after.file_bytes))
 
 
 def _difference(target: Path, verification: Verification) -> str:
@@ -287,7 +301,7 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
         ModelError: if a model cannot be read, or `a` cannot be run.
         MissingDependency: if ONNX Runtime is not installed.
     """
-    checks = _check_options(options)
+    checks = _check_options(options).begun()
     from tempfile import TemporaryDirectory
 
     from bnfold.certificates import examine

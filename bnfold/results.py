@@ -358,7 +358,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class Report:
-    """The account of one run of `convert` or `inspect`; `reasons` explains those for which its sites stay."""
+    """The account of one run of `convert` or `inspect`; `reasons` explains those for which its sites stay.
+
+    A conversion that verifies or measures took `seconds`, of `seconds_allowed`.
+    """
 
     version: str
     source: Source
@@ -371,6 +374,8 @@ class Report:
     notes: tuple[str, ...] = ()
     environment: Environment | None = None
     reasons: tuple[Explanation, ...] = ()
+    seconds: float | None = None
+    seconds_allowed: float | None = None
 
     @property
     def batch_norms(self) -> tuple[Site, ...]:

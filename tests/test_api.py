@@ -450,3 +450,20 @@ def test_a_fold_leaves_the_search_for_garbage_as_it_was(enabled: bool, monkeypat
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if was else gc.disable)()
+
+
+def test_a_budget_leaves_out_what_is_late_and_says_so(tmp_path: Path) -> None:
+    """As if every stage but the first input came too late."""
+    save(tmp_path / "a.onnx")
+    options = bnfold.CheckOptions(seconds=1e-6)
+    report = bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", options=options)
+    assert report.verification is not None
+    first, *others = report.verification.inputs
+    assert "left out" not in first
+    assert all(text.endswith("(left out: the time set for the whole was over)") for text in others)
+    assert report.verification.exact == "not run in float64: the time set for it is over"
+    assert report.verification.proof is None or not report.verification.proof.proven
+    assert report.latency == ()
+    assert any(note.startswith("latency was not measured: the 1e-06 s") for note in report.notes)
+    assert report.seconds is not None
+    assert report.seconds > 1e-6

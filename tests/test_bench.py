@@ -67,6 +67,9 @@ class Machine:
     def perf_counter(self) -> float:
         return self.now_ns / 1e9
 
+    def monotonic(self) -> float:
+        return self.now_ns / 1e9
+
     def perf_counter_ns(self) -> int:
         return self.now_ns
 

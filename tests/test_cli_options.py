@@ -174,6 +174,7 @@ CHECKS = [
 TOLERANCES = [
     (["--check-n", "3"], {"check_n": 3}),
     (["--exact-seconds", "0"], {"exact_seconds": 0.0}),
+    (["--seconds", "7"], {"seconds": 7.0}),
     (["--rtol", "1e-3", "--rtol", "y:1e-2"], {"rtol": 1e-3, "output_rtol": {"y": 1e-2}}),
     (["--atol", "y:0", "--atol", "1e-6"], {"atol": 1e-6, "output_atol": {"y": 0.0}}),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -22,6 +23,7 @@ _GENTLER = (0.3, 0.1)
 _GLANCE = 2
 # Correct folds have been seen to differ by 8 times what a few nudges move the original by.
 _FIRM = 0.1
+_SHARE = 0.25  # of the time that is left, since the other model runs as often, and more
 
 
 class Baseline:
@@ -55,23 +57,31 @@ class Baseline:
         self._answers: dict[str, Answers] = {}
         self._kept_bytes = 0
         self._movements: dict[tuple[str, int], dict[str, Gap]] = {}
-        self._left_out: list[str] = []
+        self._left_out: dict[str, str] = {}
         self._shares: dict[str, Slices | None] = {}
         first_error: ModelError | None = None
         candidates = make_feeds(session.inputs, options)
+        self._deadline = options.until(_SHARE)
         for done, feed in enumerate(candidates):
+            if self.feeds and feed.source is None and self._is_late:
+                self._left_out[feed.label] = "the time set for the whole was over"
+                continue
             try:
                 self._add(feed, may_scale=feed.source is None and options.val_range is None)
             except ModelError as error:
                 if feed.source is not None:
                     raise
                 first_error = first_error or error
-                self._left_out.append(feed.label)
+                self._left_out[feed.label] = "the original cannot run on it"
             advance(done + 1, len(candidates))
         if not self.feeds and first_error is not None:
             raise ModelError(f"{first_error}{_guessed_sizes(session, candidates[0], options)}") from first_error
         shapes = {name: array.shape for name, array in self.feeds[0].values.items()}
         self.contradictions = contradictions(session.inputs, shapes)
+
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def answers(self, feed: Feed) -> Answers:
         """The original's outputs; run again where they are too many to be kept."""
@@ -118,7 +128,7 @@ class Baseline:
         words = []
         if parts:
             words.append(f"file {parts[0].source}" + (f", in {len(parts)} parts" if len(parts) > 1 else ""))
-        left_out = [f"{label} (left out: the original cannot run on it)" for label in self._left_out]
+        left_out = [f"{label} (left out: {why})" for label, why in self._left_out.items()]
         return (*words, *drawn, *left_out)
 
     def _add(self, feed: Feed, may_scale: bool) -> None:
@@ -138,7 +148,7 @@ class Baseline:
 
     def _is_firm(self, feed: Feed) -> bool:
         """Whether rounding leaves the original's answers to a large feed where they are; no other is asked for that."""
-        if not feed.large:
+        if not feed.large or self._is_late:
             return True
         return all(
             gap.problem is None and gap.max_abs <= _FIRM * self._tolerances[name].bound(gap.max_ref)

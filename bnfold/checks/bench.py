@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -61,10 +62,11 @@ def bench(
 
     Each combination takes `options.bench_seconds` at most, a quarter more on a machine that others use too, plus the
     time to open three sessions and warm them up; it is longer where a few runs of each model are, and shorter, two
-    seconds on a quiet machine, where 5 % of difference would have been found by then. The input is a drawn one, of
-    batch 1 where the batch is free and none is asked for, or the user's where none can be drawn. ORT must be able to
-    load both models safely without optimisations (see `verify`). With `memory`, each model is also run in a process of
-    its own, to see how much memory it needs. `names` are what messages call the models.
+    seconds on a quiet machine, where 5 % of difference would have been found by then. One that is not begun by the time
+    that `options.ends` is left out. The input is a drawn one, of batch 1 where the batch is free and none is asked for,
+    or the user's where none can be drawn. ORT must be able to load both models safely without optimisations (see
+    `verify`). With `memory`, each model is also run in a process of its own, to see how much memory it needs. `names`
+    are what messages call the models.
 
     Raises:
         UsageError: if an option does not fit the model or the machine.
@@ -80,8 +82,10 @@ def bench(
         for batch in options.batch_sizes or (None,)
         for level in levels
     ]
-    results = []
+    results: list[Latency] = []
     for number, (level, setting) in enumerate(settings):
+        if results and time.monotonic() > options.ends:
+            break
         advance = _part_of(progress, number, len(settings))
         opener = _on_runtime((original, folded), names, level, setting)
         latency, feed = _measured(opener, setting, options, advance)
@@ -181,6 +185,7 @@ def _measured(
         lambda segments, spinning: examine(segments, spinning).precise,
         options.bench_seconds or BENCH_SECONDS,
         options.seed,
+        ends=options.ends,
         may_sleep=may_sleep,
     )
     segments = contest.run(advance)

@@ -64,7 +64,7 @@ def compare_across(
     own = FunctionSession(origin.exact if alone else origin.own, *signature, origin.name)
     baseline, scores = begun(own, options, lambda done, of: advance(done, 2 * of))
     pair = None if alone else ExactPair(ExactFunction(origin.exact, *signature), exact, not origin.is_narrowed)
-    beside = ExactAnswers(pair, options.exact_seconds)
+    beside = ExactAnswers(pair, options.exact_seconds, options.until(0.5))
     verdict = compared(baseline, exported, scores, options, beside, lambda done, of: advance(of + done, 2 * of))
     deciding = [feed for feed in baseline.feeds if feed.label in {result.input for result in verdict.outputs}]
     in_float64 = FunctionSession(origin.exact, *signature, origin.name)

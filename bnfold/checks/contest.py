@@ -14,6 +14,7 @@ that.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ class Contest:
     Attributes:
         precise: whether segments are enough, whose workers spun or slept.
         seconds: time to spend at most, after the first warm-up.
+        ends: the time of `time.monotonic()` after which nothing more is begun.
         may_sleep: whether workers can be put to sleep; if not, what others disturb is dropped for as long as it lasts.
         init_ms, first_run_ms: times of session creation, and of first runs, one of every opening.
         spinning: whether ONNX Runtime's workers spin while they wait.
@@ -63,6 +65,7 @@ class Contest:
     init_ms: dict[Role, list[float]] = field(default_factory=_by_role)
     first_run_ms: dict[Role, list[float]] = field(default_factory=_by_role)
     may_sleep: bool = True
+    ends: float = math.inf
     spinning: bool = True
     dropped: int = 0
     spent_s: float = 0.0
@@ -96,7 +99,10 @@ class Contest:
             self.spent_s += now - began
             (disturbed if self.spinning and segment.contended else segments).append(segment)
             early = now < start + _EARLY * self.seconds or len(segments) + len(disturbed) == 1
+            is_late = time.monotonic() > self.ends
             sleep = self.may_sleep and self.spinning and early and len(disturbed) >= max(1, len(segments))
+            if is_late:
+                break
             if sleep:
                 self.dropped += len(segments)  # they are of another kind
                 segments, self.spinning, end = [], False, now + self.seconds

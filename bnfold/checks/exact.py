@@ -8,6 +8,7 @@ are run while there is time, and not at all where the models are proven to be on
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,10 +110,11 @@ class ExactRunner:
 class ExactAnswers:
     """What a pair answers on each feed, as far as time allows."""
 
-    def __init__(self, pair: ExactPair | None, seconds: float) -> None:
+    def __init__(self, pair: ExactPair | None, seconds: float, deadline: float = math.inf) -> None:
         self._pair = pair if seconds > 0 else None
         self.is_enough = pair is not None and pair.is_enough
         self._seconds = seconds
+        self._deadline = deadline
         self._spent = 0.0
         self._kept: dict[str, tuple[Answers, Answers]] = {}
         self._kept_bytes = 0
@@ -126,12 +128,12 @@ class ExactAnswers:
             return self._kept[feed.label]
         unneeded = 0.0 if self.proven else 1.0
         allowed = self._seconds * (_URGENT if urgent or not self._ran else unneeded)
-        if self._pair is None or self._spent >= allowed:
+        if self._pair is None or self._spent >= allowed or time.monotonic() > self._deadline:
             self.reason = self.reason or "the time set for it is over"
             return None
         pair = self._pair
         begin = time.monotonic()
-        deadline = begin + allowed - self._spent
+        deadline = min(begin + allowed - self._spent, self._deadline)
         original = pair.original.run(feed.values, deadline)
         folded = pair.folded.run(feed.values, deadline) if not isinstance(original, str) else original
         self._spent += time.monotonic() - begin

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bnfold.errors import UsageError
@@ -53,6 +54,9 @@ class CheckOptions:
         bench_threads: numbers of threads per operator to measure with, each on its own, instead of
             `intra_op_num_threads`.
         batch_sizes: to measure with, each on its own; none leaves it at 1, or what the model or the user fixes.
+        seconds: longest time of a conversion, or of a verification: what is not done by then is left out, and told. One
+            input is always run, and a run is never broken off.
+        ends: the time of `time.monotonic()` at which that is over; set when it begins.
 
     Raises:
         UsageError: if a value makes no sense.
@@ -78,6 +82,8 @@ class CheckOptions:
     bench_seconds: float | None = None
     bench_threads: tuple[int, ...] = ()
     batch_sizes: tuple[int, ...] = ()
+    seconds: float = 120.0
+    ends: float = math.inf
 
     def __post_init__(self) -> None:
         for name, shape in self.input_shapes.items():
@@ -120,6 +126,17 @@ class CheckOptions:
         for size in self.batch_sizes:
             if size < 1:
                 raise UsageError(f"batch size {size}: must be at least 1")
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise UsageError(f"{self.seconds:g} s in all: must be a finite time above zero")
+
+    def begun(self) -> CheckOptions:
+        """The options of a conversion or verification that begins now."""
+        return replace(self, ends=time.monotonic() + self.seconds)
+
+    def until(self, share: float) -> float:
+        """The time of `time.monotonic()` at which this share of what is left is over."""
+        now = time.monotonic()
+        return now + share * max(self.ends - now, 0.0)
 
 
 def parse_input_shape(text: str) -> tuple[str, tuple[int, ...], str | None]:

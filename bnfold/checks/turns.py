@@ -37,6 +37,7 @@ _LONGEST_WARM_UP_S = 0.1
 _SHORTEST_TURN_S = 0.001
 # Where others take the cores and fill the caches, many short turns tell more in a given time than fewer long ones.
 _SHORTEST_SHARED_TURN_S = 0.0003
+_CLEARLY_SLOW_S = 0.1
 _MOST_RUNS_A_TURN = 16
 # Involuntary context switches per second and core. Measured: 0 to 7 on a quiet machine, 40 to 200 on a shared one.
 _CONTENDED_SWITCHES = 20.0
@@ -136,7 +137,9 @@ def take_turns(
 
 def _runs_a_turn(run: Run, shortest_s: float) -> int:
     """One run of a slow model; of a fast one, as many as make a turn longer than what disturbs a clock."""
-    seconds = min(_timed_ms(run)[0], _timed_ms(run)[0]) / 1e3
+    seconds = _timed_ms(run)[0] / 1e3
+    if seconds < _CLEARLY_SLOW_S:
+        seconds = min(seconds, _timed_ms(run)[0] / 1e3)
     if seconds >= shortest_s:
         return 1
     return min(_MOST_RUNS_A_TURN, 1 + int(shortest_s / max(seconds, 1e-9)))

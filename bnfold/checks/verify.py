@@ -9,6 +9,7 @@ operators for, such as convolutions in float64 or bfloat16, are compared in floa
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -29,6 +30,8 @@ from bnfold.checks.session import (
 )
 from bnfold.errors import ModelError, UsageError
 from bnfold.results import Accuracy, OutputDifference, Verification
+
+_EXACT_SHARE, _NOISE_SHARE = 0.6, 0.3  # of the time that is left
 
 Progress = Callable[[str, float], None]
 """Called with the name of the stage and the fraction of it that is done, 0 to 1."""
@@ -70,7 +73,7 @@ def verify(
             raise
         return _verified_exactly(exact, options, error, progress)
     baseline, scores = begun(session, options, advance(0))
-    answers = ExactAnswers(exact, options.exact_seconds)
+    answers = ExactAnswers(exact, options.exact_seconds, options.until(_EXACT_SHARE))
     accuracy: tuple[Accuracy, ...] = ()
     failure = None
     for stage, provider in enumerate((CPU, *others), start=1):
@@ -144,7 +147,14 @@ def verify_runners(
     """
     advance = _stepper(progress, 2)
     baseline, scores = begun(original, options, advance(0))
-    verdict = compared(baseline, folded, scores, options, ExactAnswers(exact, options.exact_seconds), advance(1))
+    verdict = compared(
+        baseline,
+        folded,
+        scores,
+        options,
+        ExactAnswers(exact, options.exact_seconds, options.until(_EXACT_SHARE)),
+        advance(1),
+    )
     return replace(verdict, reference=f"the original on {original.provider}, the folded model equally")
 
 
@@ -253,7 +263,10 @@ def _measure_noise(
         optimised = open_session(
             source, opt_level="all", intra_op_num_threads=options.intra_op_num_threads, label="the original"
         )
+        deadline = options.until(_NOISE_SHARE)
         for done, feed in enumerate(baseline.feeds):
+            if time.monotonic() > deadline:
+                break
             expected = baseline.answers(feed)
             for name, array in optimised.run(feed.values).items():
                 if name in expected and name in scores:

@@ -125,7 +125,8 @@ def _facts(pairs: list[tuple[str, str]], result: Report | Comparison) -> list[tu
         load = "" if where.load is None else f"{where.load:.2f} before the run"
         pairs += [("Machine", f"{where.cpu}, {words.counted(where.cores, 'core')}"), ("System", where.os)]
         pairs += [("Load", load), ("Python", where.python), ("NumPy", where.numpy), ("ONNX Runtime", where.onnxruntime)]
-    return [(label, text) for label, text in [*pairs, ("bnfold", result.version)] if text]
+    took = words.duration(result) if isinstance(result, Report) else ""
+    return [(label, text) for label, text in [*pairs, ("Time", took), ("bnfold", result.version)] if text]
 
 
 def _verification(verification: Verification | None, subject: str) -> dict[str, Any] | None:

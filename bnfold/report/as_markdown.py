@@ -36,6 +36,8 @@ def _report(report: Report) -> Iterator[str]:
         yield "- nothing was written"
     yield from _items(words.certificates(report))
     yield from _items(report.notes)
+    if words.duration(report):
+        yield f"- took {words.duration(report)}"
     yield from _sites(report)
     if report.verification:
         yield from _verification(report.verification, "the folded model is")

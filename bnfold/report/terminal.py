@@ -118,6 +118,8 @@ def _report(page: _Page, report: Report, verbose: bool) -> None:
     else:
         page.line("latency not measured")
     _environment(page, report.environment, verbose)
+    if verbose and words.duration(report):
+        page.line(f"took {words.duration(report)}")
     page.line(f"written: {words.printable(report.output_path)}" if report.output_path else "nothing was written")
 
 

@@ -242,6 +242,13 @@ def wrong_parts(proof: Proof) -> tuple[str, ...]:
     return tuple(f"wrong: {printable(reason)}" for _, reason in proof.wrong)
 
 
+def duration(report: Report) -> str:
+    """How long a conversion took; empty where nobody looked."""
+    if report.seconds is None or report.seconds_allowed is None:
+        return ""
+    return f"{report.seconds:.1f} s in all, of {report.seconds_allowed:g} s allowed (--seconds)"
+
+
 def open_parts(proof: Proof) -> tuple[str, ...]:
     """One line for every part that is neither proven nor wrong."""
     return tuple(f"not proven: {printable(value)}: {printable(reason)}" for value, reason in proof.open)
