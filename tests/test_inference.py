@@ -118,6 +118,34 @@ def test_every_row_of_the_table_is_needed(row: distrust.Row, monkeypatch: pytest
     assert wrong
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_damaged_attributes_and_constants_do_not_end_a_fold(name: str) -> None:
+    whole = model_of(name)
+    wrong = [helper.make_attribute("a", value) for value in (7, 1.5, "text", [2, 3], [0.5], ["text"])]
+    for place in range(len(whole.graph.node[0].attribute)):
+        for item in wrong:
+            model = model_of(name)
+            attribute = model.graph.node[0].attribute[place]
+            key = attribute.name
+            attribute.CopyFrom(item)
+            attribute.name = key
+            _all_shapes(model)
+    for place in range(len(whole.graph.initializer)):
+        for dims, kind in (([99], None), ([-1], None), (None, onnx.TensorProto.STRING), (None, 77)):
+            model = model_of(name)
+            tensor = model.graph.initializer[place]
+            tensor.dims[:] = tensor.dims[:] if dims is None else dims
+            tensor.data_type = kind or tensor.data_type
+            _all_shapes(model)
+
+
+def _all_shapes(model: onnx.ModelProto) -> None:
+    main, *_ = scopes = index_model(model)
+    shapes = Shapes(model, scopes)
+    for value in main.values.values():
+        shapes.shape(value)
+
+
 CONV = "w = Constant<value = float[2,2,1,1] {1,2,3,4}>() k = Constant<value = float[2] {1,2}>() c = Conv(x, w) "
 CONV += "y = BatchNormalization(c, k, k, k, k) "
 MAKERS = {

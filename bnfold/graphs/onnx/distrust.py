@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import onnx
@@ -18,6 +18,8 @@ from bnfold.graphs.onnx.index import integer
 from bnfold.graphs.onnx.inferred import Part
 
 _NEWEST = 2**31
+_T = TypeVar("_T")
+_NO_INTEGERS: list[int] = []
 
 
 class Claim(NamedTuple):
@@ -28,9 +30,10 @@ class Claim(NamedTuple):
     part: Part
     y: Shape
 
-    def attribute(self, name: str, default: Any) -> Any:
-        found = (item for item in self.node.attribute if item.name == name)
-        return next((onnx.helper.get_attribute_value(item) for item in found), default)
+    def attribute(self, name: str, default: _T) -> _T:
+        """The value of an attribute; the default where it has none, or one of another type."""
+        found = (onnx.helper.get_attribute_value(item) for item in self.node.attribute if item.name == name)
+        return next((value for value in found if isinstance(value, type(default))), default)
 
     @property
     def x(self) -> Shape | None:
@@ -56,8 +59,8 @@ def _ceil_mode(claim: Claim) -> Shape:
     x = claim.x
     if not integer(claim.node, "ceil_mode", 0) or x is None or len(x) != len(claim.y):
         return claim.y
-    spatial = len(x) - 2
-    strides, pads = claim.attribute("strides", [1] * spatial), claim.attribute("pads", [0] * 2 * spatial)
+    ones = [1] * (len(x) - 2)
+    strides, pads = claim.attribute("strides", ones), claim.attribute("pads", [0] * 2 * len(ones))
     sizes = zip(x[2:], claim.y[2:], strides, pads, strict=False)
     wrong = any(
         isinstance(size, int) and isinstance(count, int) and (count - 1) * stride >= size + pad
@@ -67,7 +70,7 @@ def _ceil_mode(claim: Claim) -> Shape:
 
 
 def _no_window(claim: Claim) -> Shape:
-    kernel = claim.attribute("kernel_shape", [])
+    kernel = claim.attribute("kernel_shape", _NO_INTEGERS)
     dilations, pads = claim.attribute("dilations", [1] * len(kernel)), claim.attribute("pads", [0] * 2 * len(kernel))
     room = zip((claim.x or ())[2:], kernel, dilations, pads, pads[len(kernel) :], strict=False)
     wrong = any(isinstance(size, int) and size + p + q < (k - 1) * step + 1 for size, k, step, p, q in room)
@@ -75,24 +78,25 @@ def _no_window(claim: Claim) -> Shape:
 
 
 def _same_dilated(claim: Claim) -> Shape:
-    dilated = any(step != 1 for step in claim.attribute("dilations", []))
+    dilated = any(step != 1 for step in claim.attribute("dilations", _NO_INTEGERS))
     same = claim.attribute("auto_pad", b"NOTSET").startswith(b"SAME")
     return claim.y[:2] + _no_sizes(claim.y[2:]) if dilated and same else claim.y
 
 
 def _unsorted(claim: Claim) -> Shape | None:
-    axes = list(claim.attribute("axes", []))
+    axes = claim.attribute("axes", _NO_INTEGERS)
     return None if axes != sorted(axes) else claim.y
 
 
 def _scaled(claim: Claim) -> Shape:
     x, place = claim.x, 1 if claim.opset < 11 else 2
-    tensor = claim.part.constant(claim.node.input[place]) if len(claim.node.input) > place else None
-    scales = claim.attribute("scales", None) if tensor is None else onnx.numpy_helper.to_array(tensor)
-    if x is None or scales is None:
+    scales = claim.part.numbers(claim.node.input[place]) if len(claim.node.input) > place else None
+    if scales is None:
+        scales = np.asarray(claim.attribute("scales", []))
+    if x is None or scales.dtype.kind != "f" or len(x) != len(claim.y):
         return claim.y
     y = list(claim.y)
-    for axis, scale in zip(claim.attribute("axes", range(len(x))), np.asarray(scales, np.float32), strict=False):
+    for axis, scale in zip(claim.attribute("axes", [*range(len(x))]), scales.astype(np.float32).ravel(), strict=False):
         size = x[axis]
         if isinstance(size, int) and math.floor(size * float(scale)) != math.floor(np.float32(size) * scale):
             y[axis] = None
@@ -100,8 +104,7 @@ def _scaled(claim: Claim) -> Shape:
 
 
 def _stepped_back(claim: Claim) -> Shape:
-    tensors = [claim.part.constant(name) if name else None for name in claim.node.input[2:]]
-    ends, _, steps = [None if t is None else onnx.numpy_helper.to_array(t) for t in [*tensors, None, None, None][:3]]
+    ends, _, steps = [*(claim.part.numbers(name) for name in claim.node.input[2:5]), None, None, None][:3]
     back = steps is not None and (steps < 0).any()
     return _no_sizes(claim.y) if back and (ends is None or (ends >= 2**31 - 1).any()) else claim.y
 
@@ -112,7 +115,11 @@ def _whole(claim: Claim) -> Shape | None:
 
 def _same_with_more(claim: Claim) -> Shape:
     same = claim.attribute("auto_pad", b"NOTSET").startswith(b"SAME")
-    return claim.y[:2] + _no_sizes(claim.y[2:]) if same and any(claim.attribute("output_padding", [])) else claim.y
+    return (
+        claim.y[:2] + _no_sizes(claim.y[2:])
+        if same and any(claim.attribute("output_padding", _NO_INTEGERS))
+        else claim.y
+    )
 
 
 def _of_integers(claim: Claim) -> Shape:

@@ -178,7 +178,7 @@ class Inference:
                     told, before = len(part.graph.value_info), node.domain
                     _hide(part, node, {name: part.shape(name) for name in node.output if name})
                     yield part.graph, node, before, slice(told, len(part.graph.value_info))
-                elif domain:
+                elif domain or not node.output:
                     continue
                 elif node.op_type in _COUNTING:
                     part.bounds[node.output[0]] = _MOST_AXES

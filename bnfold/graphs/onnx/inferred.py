@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from bnfold.algebra.axes import Shape
 from bnfold.dims import declared_size
@@ -44,10 +46,17 @@ class Part:
         tensors = {node.output[0]: item.t for node in made for item in node.attribute if item.name == "value"}
         return tensors | {tensor.name: tensor for tensor in self.graph.initializer}
 
-    def constant(self, name: str) -> onnx.TensorProto | None:
-        """The constant of a name."""
-        part = self._of(name)
-        return None if part is None else part.tensors.get(name)
+    def numbers(self, name: str) -> NDArray[Any] | None:
+        """The elements of a constant of integers or floats; None where a name is none, or its data cannot be read."""
+        part = self._of(name) if name else None
+        tensor = None if part is None else part.tensors.get(name)
+        if tensor is None:
+            return None
+        try:
+            array = onnx.numpy_helper.to_array(tensor)
+        except Exception:  # onnx raises what it likes on data of another size, or that lie elsewhere
+            return None
+        return array if array.dtype.kind in "fi" else None
 
     def shape(self, name: str) -> Shape | None:
         """The shape of a value; None where not even the rank is known."""
