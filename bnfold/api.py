@@ -304,7 +304,7 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
     checks = _check_options(options).begun()
     from tempfile import TemporaryDirectory
 
-    from bnfold.certificates import examine
+    from bnfold.certificates import examine, with_proof
     from bnfold.checks.exact import ExactPair
     from bnfold.checks.verify import verify as run
     from bnfold.exactly import ExactSource
@@ -313,8 +313,7 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
         pair = _runnable_pair(a, b, folder)
         limits, original, other = limited(checks, pair[0]), ExactSource(pair[0]), ExactSource(pair[1])
         verdict = run(*pair, limits, exact=ExactPair(original, other), progress=progress)
-        proof = examine(original, other, None, limits).proof
-        return replace(verdict, passed=verdict.passed and not (proof and proof.wrong), proof=proof)
+        return with_proof(verdict, examine(original, other, None, limits), original)
 
 
 def bench(

@@ -23,7 +23,7 @@ from bnfold.graphs.onnx.document import Ledger
 from bnfold.graphs.onnx.exact.certify import Certifier, Finding, Part
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.exact.samples import Samples
-from bnfold.results import Certificate, Culprit, Proof, Site
+from bnfold.results import Certificate, Culprit, Proof, Site, Verification
 
 _METADATA = "bnfold.certificate."
 _PATIENCE = 8.0  # times the seconds for float64, since this decides
@@ -124,6 +124,18 @@ def _reasons(parts: Sequence[Part]) -> tuple[tuple[str, str], ...]:
 
 def _tolerances(options: CheckOptions) -> dict[str, float]:
     return {name: tolerance_for("", name, options).rtol for name in FLOATS}
+
+
+def with_proof(verdict: Verification, found: Examination, original: ExactSource | None) -> Verification:
+    """The verdict with what was found of the parts; a part that is wrong fails it.
+
+    Where parts are open, it says which branches no input took.
+    """
+    proof = found.proof
+    is_whole = proof is not None and not proof.open
+    left_out = () if is_whole or original is None else original.branches_left_out()
+    passed = verdict.passed and not (proof and proof.wrong)
+    return replace(verdict, passed=passed, proof=proof, notes=(*verdict.notes, *left_out))
 
 
 def as_metadata(sites: Sequence[Site]) -> dict[str, str]:

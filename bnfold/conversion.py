@@ -14,7 +14,7 @@ from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.certificates import Examination, as_metadata, examine
+from bnfold.certificates import Examination, as_metadata, examine, with_proof
 from bnfold.errors import OutputError, UsageError
 from bnfold.exactly import ExactSource
 from bnfold.graphs.account import FoldOptions, taken_back
@@ -25,6 +25,7 @@ from bnfold.graphs.onnx.document import Document, Ledger
 from bnfold.graphs.onnx.exact.exposed import exposed
 from bnfold.graphs.onnx.fold import count, evaluate_batch_norms, fold_document, strip_empty_outputs
 from bnfold.graphs.onnx.limits import index_limits
+from bnfold.graphs.onnx.scales import input_scales
 from bnfold.graphs.onnx.simplify import simplified
 from bnfold.graphs.onnx.sources import open_model
 from bnfold.graphs.onnx.staging import Staged, stage, stage_copy
@@ -125,6 +126,10 @@ class Job(ABC):
         """The same attempt, with a certificate of every fold in the file and in the account."""
         raise UsageError("folds are certified in ONNX files alone: name a target that ends in .onnx")
 
+    def in_float64(self) -> ExactSource | None:
+        """The original of an ONNX model, kept with its answers."""
+        return None
+
     def depth(self, attempt: Attempt, options: CheckOptions) -> tuple[tuple[str, float], ...]:
         """How the error develops down the graph (see `Verification.depth`), as far as that can be seen."""
         return ()
@@ -191,9 +196,7 @@ class Job(ABC):
         else:
             verdict = Verification(True, self.unchanged, ())
         return replace(
-            verdict,
-            passed=verdict.passed and not (proof and proof.wrong),
-            proof=proof,
+            with_proof(verdict, tried.found, self.in_float64()),
             taken_back=tuple(tried.attempt.sites[place].name for place in sorted(tried.without)),
             culprits=tried.culprits,
         )
@@ -256,7 +259,7 @@ class Conversion(Job):
 
     def examined(self, attempt: Attempt, options: CheckOptions) -> Examination:
         original, folded = self._pair(attempt)
-        return examine(self._in_float64(), ExactSource(folded), attempt.ledger, limited(options, original))
+        return examine(self.in_float64(), ExactSource(folded), attempt.ledger, limited(options, original))
 
     def depth(self, attempt: Attempt, options: CheckOptions) -> tuple[tuple[str, float], ...]:
         from bnfold.checks.depth import depth
@@ -279,7 +282,7 @@ class Conversion(Job):
 
         original, folded = self._pair(attempt)
         unrounded = ExactSource(folded, attempt.ledger.exact if attempt.ledger else None)
-        exact = ExactPair(self._in_float64(), unrounded, stored=ExactSource(folded), proven=proven)
+        exact = ExactPair(self.in_float64(), unrounded, stored=ExactSource(folded), proven=proven)
         options = limited(options, original)
         return verify(original, folded, options, exact=exact, progress=progress)
 
@@ -298,18 +301,21 @@ class Conversion(Job):
             self._reference = runnable(self._original, to.folder / "original", to.options.assume_eval)
         return self._reference
 
-    def _in_float64(self) -> ExactSource:
-        """The original, kept with its answers."""
+    def in_float64(self) -> ExactSource:
         self._exact = self._exact or ExactSource(self._runnable())
         return self._exact
 
 
 def limited(options: CheckOptions, model: Any) -> CheckOptions:
-    """The options with the limits of a model's indices, as far as the user names no others."""
+    """The options with the limits of a model's indices and the scales of its inputs, where the user names no others."""
     opened = open_model(model)
     with blamed_on(opened.document, opened.name):
-        found = index_limits(opened.document)
-    return replace(options, index_limits={**found, **options.index_limits})
+        limits, scales = index_limits(opened.document), input_scales(opened.document)
+    return replace(
+        options,
+        index_limits={**limits, **options.index_limits},
+        input_scales={**scales, **options.input_scales},
+    )
 
 
 def runnable(model: Any, folder: Path, assume_eval: bool = False) -> Path:

@@ -115,6 +115,14 @@ class ExactSource:
         except ModelError:
             return None
 
+    def branches_left_out(self) -> tuple[str, ...]:
+        """What no run so far has seen of the branches of the model, in words."""
+        engine = self.engine()
+        if isinstance(engine, str):
+            return ()
+        alone = ((node, next(iter(taken))) for node, taken in engine.taken.items() if len(taken) == 1)
+        return tuple(f"{node} took its {branch} on every input that was run in float64" for node, branch in alone)
+
     @property
     def jumps(self) -> bool:
         engine = self.engine()

@@ -32,11 +32,12 @@ def draw_feeds(
 ) -> Iterator[Feed]:
     """`options.check_n` feeds, the same ones for the same seed.
 
-    Floating-point inputs take turns: standard normal, uniform in [0, 1), and normal ten times as wide; under a
-    `val_range`, all inside it: a clipped normal around its middle, uniform, and its two ends. Where the first axis is
-    free, batches of 1, 2 and 3 take turns too; where others are, every second round has other sizes. Integers go
-    up to the input's `index_limits`; others are 0 or 1 (uint8, mostly pixels: 0 to 255), which every embedding and
-    index accepts; in a model without floating-point inputs `val_range` replaces that. Booleans are fair coin flips.
+    Floating-point inputs take turns: standard normal, uniform in [0, 1), and normal ten times as wide, all moved to the
+    mean and spread of `input_scales` where those are known; under a `val_range`, all inside it: a clipped normal around
+    its middle, uniform, and its two ends. Where the first axis is free, batches of 1, 2 and 3 take turns too; where
+    others are, every second round has other sizes. Integers go up to the input's `index_limits`; others are 0 or 1
+    (uint8, mostly pixels: 0 to 255), which every embedding and index accepts; in a model without floating-point inputs
+    `val_range` replaces that. Booleans are fair coin flips.
 
     Raises:
         UsageError: if the value range holds no integer.
@@ -70,7 +71,11 @@ def _draw(
     for info in inputs:
         shape = shapes[info.name]
         if info.dtype in FLOATS:
-            values[info.name] = rounded_to(info.dtype, _floats(shape, kind, val_range, rng))
+            drawn = _floats(shape, kind, val_range, rng)
+            if val_range is None and info.name in options.input_scales:
+                mean, std = options.input_scales[info.name]
+                drawn = mean + std * (drawn if kind != "uniform" else np.sqrt(12) * (drawn - 0.5))
+            values[info.name] = rounded_to(info.dtype, drawn)
         elif info.dtype == "bool":
             values[info.name] = np.asarray(rng.integers(0, 2, shape), np.bool_)
         else:

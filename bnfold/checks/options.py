@@ -39,6 +39,8 @@ class CheckOptions:
             that has no floating-point input.
         index_limits: highest generated integer by input, for those that are indices; what is not named here is looked
             for in the model.
+        input_scales: mean and standard deviation of generated values by floating-point input; what is not named here is
+            looked for in the model (its first normalisation), and is 0 and 1 else. A `val_range` wins over it.
         seed: of everything random: test inputs, the order of runs, the bootstrap.
         check_n: number of generated inputs; 0 is allowed beside `input_data`.
         rtol, atol: tolerance of every output; None takes the default of the output's type.
@@ -69,6 +71,7 @@ class CheckOptions:
     std: tuple[float, ...] | None = None
     val_range: tuple[float, float] | None = None
     index_limits: Mapping[str, int] = field(default_factory=dict)
+    input_scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     seed: int = 0
     check_n: int = 6
     rtol: float | None = None

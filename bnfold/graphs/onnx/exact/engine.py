@@ -84,6 +84,7 @@ class Engine:
         document: what it runs, model-local functions written out.
         inputs, outputs: what the graph asks for and gives; the type of what is no tensor is in brackets.
         jumps: whether a run so far met an operator that is not continuous in floating-point operands.
+        taken: of every If that a run came by, which of its branches it took.
 
     Raises:
         CannotRun: if the model is too large, or of a form that is not understood.
@@ -101,6 +102,8 @@ class Engine:
             raise CannotRun(str(error)) from None
         self.document = document
         self.jumps = False
+        self.taken: dict[str, set[str]] = {}
+        self._showing = 0
         self._tensors = {tensor.name: tensor for part in (graph, *bodies(graph.node)) for tensor in part.initializer}
         parameters = sum(math.prod(tensor.dims) for tensor in self._tensors.values())
         if parameters > MOST_PARAMETERS:
@@ -315,6 +318,8 @@ class Engine:
         self.jumps = self.jumps or _jumps(node, inputs)
         if node.op_type == "If":
             taken, other = ("then_branch", "else_branch") if inputs[0] else ("else_branch", "then_branch")
+            if not self._showing:
+                self.taken.setdefault(_called(node), set()).add(taken)
             self._show(_attribute(node, other), [], values, run)
             return self._body(_attribute(node, taken), [], values, run)
         if node.op_type == "Loop":
@@ -365,8 +370,10 @@ class Engine:
     def _show(self, graph: onnx.GraphProto, inputs: Sequence[Any], values: Values, run: _Run) -> None:
         """Run a body for nobody but those who watch; one that does not run on these values shows no more of them."""
         if run.inside:
+            self._showing += 1
             with contextlib.suppress(CannotRun):
                 self._body(graph, inputs, values, run)
+            self._showing -= 1
 
     def _loop(self, graph: onnx.GraphProto, inputs: list[Any], values: Values, run: _Run) -> list[Any]:
         trips, go_on, *carried = inputs
