@@ -196,7 +196,7 @@ class Job(ABC):
         else:
             verdict = Verification(True, self.unchanged, ())
         return replace(
-            with_proof(verdict, tried.found, self.in_float64()),
+            with_proof(verdict, tried.found, self.in_float64() if tried.attempt.changed else None),
             taken_back=tuple(tried.attempt.sites[place].name for place in sorted(tried.without)),
             culprits=tried.culprits,
         )

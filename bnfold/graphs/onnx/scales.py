@@ -40,7 +40,7 @@ def input_scales(document: Document) -> dict[str, tuple[float, float]]:
 def _expected(
     name: str, readers: dict[str, list[onnx.NodeProto]], constants: dict[str, onnx.TensorProto]
 ) -> tuple[float, float]:
-    """The mean and the standard deviation of x for which `factor x + summand`, which is made of it first, is standard."""
+    """The mean and the standard deviation of x for which what is first made of it, `factor x + summand`, is standard."""
     factor, summand = 1.0, 0.0
     while len(readers.get(name, ())) == 1:
         (node,) = readers[name]
@@ -52,7 +52,7 @@ def _expected(
             means, variances = (
                 onnx.numpy_helper.to_array(constants[other]).astype(np.float64) for other in node.input[3:]
             )
-            deviation = float(np.sqrt(np.mean(variances) + np.var(means)))
+            deviation = float(np.sqrt(np.mean(variances, dtype=np.float64) + np.var(means, dtype=np.float64)))
             return (float(np.mean(means)) - summand) / factor, abs(deviation / factor) or 1.0
         number = operands[0] if len(operands) == 1 else None
         if op in _PASSING and first:
