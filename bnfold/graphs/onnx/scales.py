@@ -40,7 +40,7 @@ def input_scales(document: Document) -> dict[str, tuple[float, float]]:
 def _expected(
     name: str, readers: dict[str, list[onnx.NodeProto]], constants: dict[str, onnx.TensorProto]
 ) -> tuple[float, float]:
-    """The mean and the standard deviation of x for which what is first made of it, `factor x + summand`, is standard."""
+    """The mean and the spread of x for which what is first made of it, `factor x + summand`, is standard normal."""
     factor, summand = 1.0, 0.0
     while len(readers.get(name, ())) == 1:
         (node,) = readers[name]
