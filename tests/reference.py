@@ -1,7 +1,7 @@
 """onnx.reference with the operators corrected where it departs from their specification.
 
-A fold must not be blamed for an error of the engine that judges it. So what fails in float64 alone is judged once more
-by this evaluator. Every class here stands for an entry of the list of disagreements.
+A fold must not be blamed for an error of the engine that judges it. Every class here says what the reference does
+otherwise than its specification and ONNX Runtime (seen with onnx 1.23).
 """
 
 from __future__ import annotations

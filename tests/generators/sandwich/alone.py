@@ -11,10 +11,8 @@ from generators.sandwich.use import Array, Use, element, tensor
 IR_VERSION = 10
 
 
-def alone(
-    use: Use, fixed: bool = True, constant: bool = False, index_constant: bool = False
-) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """A model of the use and its feeds: inputs of fixed or symbolic shape, or all of them (or the indices) constant."""
+def alone(use: Use, fixed: bool = True, index_constant: bool = False) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A model of the use and its feeds: inputs of fixed or symbolic shape, or the indices among them constant."""
     infos, initializers, feeds, names = [], [], {}, []
     for place, operand in enumerate(use.inputs):
         if operand is None:
@@ -22,7 +20,7 @@ def alone(
             continue
         name = f"in{place}"
         names.append(name)
-        if constant or (index_constant and operand.role == "index"):
+        if index_constant and operand.role == "index":
             initializers.append(tensor(operand.array, name))
             continue
         shape = list(operand.array.shape) if fixed else [f"{name}_{axis}" for axis in range(operand.array.ndim)]
