@@ -353,10 +353,10 @@ LACKING = "a PyTorch module is traced on example inputs: the forward of the Net 
 
 def test_example_inputs_have_the_shapes_and_types_that_are_named(here: Path) -> None:
     net = build("factories", "trained").half()
-    args, kwargs = example_arguments(net, {"": (1, 3, 8, 8)}, {}, {"": {0: None}})
+    args, kwargs = example_arguments(net, {"": (1, 3, 8, 8)}, {}, {"": {0: None}}, {})
     assert ([tuple(item.shape) for item in args], kwargs) == ([(2, 3, 8, 8)], {})
     assert args[0].dtype is torch.float16
-    args, kwargs = example_arguments(net, {"scale": (4,), "image": (1, 3, 8, 8)}, {"scale": "int64"}, {})
+    args, kwargs = example_arguments(net, {"scale": (4,), "image": (1, 3, 8, 8)}, {"scale": "int64"}, {}, {})
     assert [tuple(item.shape) for item in args] == [(1, 3, 8, 8), (4,)]
     assert args[1].dtype is torch.int64
 
@@ -389,5 +389,5 @@ def test_example_inputs_have_the_shapes_and_types_that_are_named(here: Path) -> 
 )
 def test_example_inputs_that_are_not_there(shapes: Any, dynamic: Any, said: str, here: Path) -> None:
     with pytest.raises(UsageError) as error:
-        example_arguments(build("factories", "trained"), shapes, {}, dynamic)
+        example_arguments(build("factories", "trained"), shapes, {}, dynamic, {})
     assert line(error).startswith(said)
