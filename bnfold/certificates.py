@@ -20,7 +20,8 @@ from bnfold.checks.options import CheckOptions
 from bnfold.errors import UsageError
 from bnfold.exactly import ExactSource, runtime_agrees
 from bnfold.graphs.onnx.document import Ledger
-from bnfold.graphs.onnx.exact.certify import Certifier, Finding, Part
+from bnfold.graphs.onnx.exact.certify import Certifier
+from bnfold.graphs.onnx.exact.findings import Finding, Part
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.exact.samples import Samples
 from bnfold.results import Certificate, Culprit, Proof, Site, Verification

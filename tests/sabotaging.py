@@ -28,8 +28,9 @@ from bnfold.conversion import Conversion, Target
 from bnfold.exactly import ExactSource
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx.document import Computed, Document, Ledger
-from bnfold.graphs.onnx.exact.certify import Certifier, Finding
+from bnfold.graphs.onnx.exact.certify import Certifier
 from bnfold.graphs.onnx.exact.engine import Engine, bodies
+from bnfold.graphs.onnx.exact.findings import Finding
 from bnfold.graphs.onnx.exact.samples import Samples
 from bnfold.graphs.onnx.fold import fold_document
 from bnfold.results import Culprit, Verification

@@ -20,8 +20,8 @@ import bnfold
 from bnfold.checks.options import CheckOptions
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx.document import Ledger, to_proto
-from bnfold.graphs.onnx.exact.certify import Finding
 from bnfold.graphs.onnx.exact.engine import Engine
+from bnfold.graphs.onnx.exact.findings import Finding
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.fold import fold_document
 from bnfold.graphs.onnx.sources import open_model

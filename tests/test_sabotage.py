@@ -18,9 +18,9 @@ import bnfold
 from bnfold.checks.options import CheckOptions
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx.document import to_proto
-from bnfold.graphs.onnx.exact.certify import relative_error
 from bnfold.graphs.onnx.exact.cutouts import cutouts
 from bnfold.graphs.onnx.exact.engine import Engine
+from bnfold.graphs.onnx.exact.findings import relative_error
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.exact.matching import Graph
 from bnfold.graphs.onnx.fold import fold_document
