@@ -231,6 +231,15 @@ UNSUPPORTED = [
         "unsupported",
         "f",
     ),
+    *(
+        Kept(
+            f"{op} over no elements",
+            f"(T[N,3,0] x) => (T[N,4,1] y) <T[4,3,1] W, bn[4]> {{ c = Conv(x, W) m = {op}(c) y = BN(m) }}",
+            "unsupported",
+            "m",
+        )
+        for op in ("ReduceMean<axes=[2]>", "ReduceMax<axes=[2]>", "GlobalAveragePool")
+    ),
 ]
 
 CASES = [*TRAINING, *COMPUTED, *NUMBERS, *UNSUPPORTED]

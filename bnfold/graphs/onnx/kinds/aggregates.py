@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bnfold.algebra import ops
+from bnfold.algebra.axes import Shape
 from bnfold.algebra.ops import Aggregate, Opaque
 from bnfold.graphs.indexed import alone, input_at, no_rank
 from bnfold.graphs.onnx.index import Node, Value
@@ -42,7 +43,7 @@ def _global_max(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
 
 def _spatial(node: Node, facts: Facts, law: ops.Law, what: str) -> ops.Kind:
     shape = facts.shape(node.inputs[0])
-    return no_rank(node) if shape is None else Aggregate(tuple(range(2, len(shape))), law, what=what)
+    return no_rank(node) if shape is None else _over(tuple(range(2, len(shape))), shape, law, True, what)
 
 
 def _reduce_mean(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
@@ -70,7 +71,14 @@ def _reduced(node: Node, attributes: Attributes, facts: Facts, law: ops.Law, wha
             return Opaque("dynamic-shape", "the axes that it reduces are known only at run time")
     if not axes:
         axes = [] if noop else range(len(shape))
-    return Aggregate(normalised(axes, len(shape)), law, keepdims=bool(keepdims), what=what)
+    return _over(normalised(axes, len(shape)), shape, law, bool(keepdims), what)
+
+
+def _over(axes: tuple[int, ...], shape: Shape, law: ops.Law, keepdims: bool, what: str) -> ops.Kind:
+    """Over no elements, runtimes give what they like, whatever was done to them."""
+    if any(shape[axis] == 0 for axis in axes):
+        return Opaque("unsupported", f"it takes the {what} of no elements")
+    return Aggregate(axes, law, keepdims=keepdims, what=what)
 
 
 def _resize(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
