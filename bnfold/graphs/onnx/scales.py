@@ -73,10 +73,13 @@ def _expected(
 
 
 def _number(tensor: onnx.TensorProto, is_factor: bool) -> float | None:
-    """The mean of a constant, or its root mean square as a factor; None for what is no floating-point number."""
+    """The mean of a constant, or its root mean square as a factor; None for what is no floating-point number, or cannot be read."""
     if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
         return None
-    array = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+    try:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+    except Exception:  # onnx raises what it likes on data that it cannot read
+        return None
     if not array.size or not np.isfinite(array).all():
         return None
     return float(np.sqrt(np.mean(np.square(array))) if is_factor else array.mean())

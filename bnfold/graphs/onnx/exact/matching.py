@@ -138,7 +138,7 @@ def _since(node: onnx.NodeProto, versions: Mapping[str, int]) -> int:
         return version
     try:
         return int(onnx.defs.get_schema(node.op_type, version, domain).since_version)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # TypeError: a version that takes more than 32 bits
         return version
 
 
