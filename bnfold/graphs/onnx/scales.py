@@ -73,7 +73,7 @@ def _expected(
 
 
 def _number(tensor: onnx.TensorProto, is_factor: bool) -> float | None:
-    """The mean of a constant, or its root mean square as a factor; None for what is no floating-point number, or cannot be read."""
+    """The mean of a constant, or its root mean square as a factor; None for what is no float, or cannot be read."""
     if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
         return None
     try:
