@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -15,6 +16,8 @@ from bnfold.graphs.onnx import wire
 from bnfold.graphs.onnx.document import BLOCK_BYTES, Document, from_bytes, map_file
 from bnfold.graphs.onnx.external import attach_external, first_external
 from bnfold.graphs.onnx.functions import check_functions
+
+MOST_OPSET = 2**31 - 1  # the greatest that onnx can be asked about
 
 
 def load(path: Path) -> Document:
@@ -55,6 +58,9 @@ def check_header(model: onnx.ModelProto, where: str) -> None:
         raise ModelError(f"{where}: not a valid ONNX file: it holds no graph; export the model again")
     if not model.opset_import:
         raise ModelError(f"{where}: not a valid ONNX model: it does not say which opset it uses; export it again")
+    for item in chain(model.opset_import, *(function.opset_import for function in model.functions)):
+        if abs(item.version) > MOST_OPSET:
+            raise ModelError(f"{where}: not a valid ONNX model: it uses opset {item.version}; export it again")
 
 
 def check_text(model: onnx.ModelProto, where: str) -> None:
