@@ -81,3 +81,8 @@ def test_a_slice_takes_what_onnx_runtime_takes(size: int, start: int, end: int, 
         assert found is None
     else:
         np.testing.assert_array_equal(found, expected["y"])
+
+
+@pytest.mark.parametrize("op", ["Transpose", "Identity", "Squeeze"])
+def test_of_an_input_that_is_left_out_nothing_is_made(op: str) -> None:
+    assert evaluate(helper.make_node(op, [""], ["y"]), 13, [None], 0) is None

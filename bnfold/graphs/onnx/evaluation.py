@@ -38,11 +38,18 @@ def evaluate(node: onnx.NodeProto, opset: int, feeds: Sequence[NDArray[Any] | No
         corrected = CORRECTED.get(node.op_type)
         if corrected is not None:
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-            return np.asarray(corrected(attributes, feeds, opset, len(node.output)))
+            return _array(corrected(attributes, feeds, opset, len(node.output)))
         direct = _by_numpy(node, arrays) if len(arrays) == len(feeds) and opset >= _SINCE_OPSET else None
-        return np.asarray(_by_reference(node, opset, feeds)[port] if direct is None else direct)
+        result = _by_reference(node, opset, feeds)[port] if direct is None else direct
+        return _array(result)
     except Exception:  # the reference raises what it likes; an operator that it cannot run is no constant
         return None
+
+
+def _array(result: Any) -> NDArray[Any] | None:
+    """A result as an array; None where there is nothing in it, as NumPy has it of an input that is left out."""
+    array = np.asarray(result)
+    return None if array.dtype == object and None in array.ravel().tolist() else array
 
 
 def _by_numpy(node: onnx.NodeProto, arrays: Arrays) -> NDArray[Any] | None:
