@@ -162,6 +162,9 @@ HOSTILE: dict[str, Change] = {
     "an input of negative size": lambda model: setattr(
         model.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", -3
     ),
+    "an input that no memory holds": lambda model: setattr(
+        model.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 2**62
+    ),
     "an input that is an optional": lambda model: model.graph.input[0].type.optional_type.SetInParent(),
     "no opset": lambda model: model.ClearField("opset_import"),
     "an opset of 0": lambda model: setattr(model.opset_import[0], "version", 0),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from bnfold.checks.feed import FLOATS, Feed, rounded_to
-from bnfold.checks.options import CheckOptions
+from bnfold.checks.options import MOST_ELEMENTS, CheckOptions
 from bnfold.checks.session import Array, TensorInfo
-from bnfold.checks.shapes import PartialShape, Shape, has_free_batch, solve_shapes
+from bnfold.checks.shapes import PartialShape, Shape, has_free_batch, shape_text, solve_shapes
 from bnfold.errors import UsageError
 
 Kind = Literal["normal", "uniform", "large", "range ends"]
@@ -70,6 +71,8 @@ def _draw(
     values: dict[str, Array] = {}
     for info in inputs:
         shape = shapes[info.name]
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise UsageError(f"input '{info.name}' is {shape_text(shape)}: no memory holds an input of that size")
         if info.dtype in FLOATS:
             drawn = _floats(shape, kind, val_range, rng)
             if val_range is None and info.name in options.input_scales:

@@ -19,7 +19,7 @@ _LIKE_A_TYPE = re.compile(r"(?:u?int|b?float|complex|long|half|double|byte|short
 BENCH_SECONDS = 20.0
 BENCH_SECONDS_IN_CONVERSION = 4.0
 
-_MOST_ELEMENTS = 2**40
+MOST_ELEMENTS = 2**40
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class CheckOptions:
         for name, shape in self.input_shapes.items():
             if any(size is not None and size < 1 for size in shape):
                 raise UsageError(f"input shape {_shape_text(name, shape)}: every size must be at least 1")
-            if math.prod(size or 1 for size in shape) > _MOST_ELEMENTS:
+            if math.prod(size or 1 for size in shape) > MOST_ELEMENTS:
                 raise UsageError(f"input shape {_shape_text(name, shape)}: no memory holds an input of that size")
         if "" in self.input_shapes and len(self.input_shapes) > 1:
             raise UsageError(
