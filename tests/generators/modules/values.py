@@ -130,7 +130,7 @@ def digest(module: nn.Module) -> dict[str, Any]:
         hooks = (owner._forward_hooks, owner._forward_pre_hooks, owner._backward_hooks, owner._state_dict_hooks)
         out[f"hooks of {name}"] = [list(map(id, hook.values())) for hook in hooks]
         out[f"names of {name}"] = sorted(vars(owner))
-        out[f"children of {name}"] = list(owner._modules)
+        out[f"children of {name}"] = [child for child, _ in owner._modules.items()]  # of a script it is no dict
     return out
 
 
