@@ -210,7 +210,7 @@ def test_a_file_cut_off_at_any_byte_is_refused(path: Path) -> None:
         assert_one_line(caught.value, path)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)  # a disk takes its time
 @given(st.data())
 def test_a_file_with_a_wrong_byte_is_read_or_refused(path_of_damage: Path, data: st.DataObject) -> None:
     original = parse(CONV, "float").SerializeToString()
@@ -229,7 +229,7 @@ def path_of_damage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damage") / "model.onnx"
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)  # a disk takes its time
 @given(st.binary(min_size=1, max_size=60))
 @example(b"\x0a")
 @example(b"\x3a\x00\x42\x00")
