@@ -76,6 +76,7 @@ def tell(verdict: Verdict, folder: Path | None) -> None:
     for failure in verdict.failures:
         print(f"  {failure}", flush=True)
     for name, content in verdict.files.items() if folder else ():
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
