@@ -1,5 +1,11 @@
-"""Running a model in float64: the reference against which rounding is told from a fault.
+"""Running a model in float64: the reference against which rounding is told from a fault, and the proof by parts.
 
-`engine` runs a document node by node; `windows` and `kernels` hold operators written for speed and float64, `borrowed`
-names those of onnx's own reference implementation that are trusted. What is in neither is not run, with a reason.
+`engine` runs a document node by node; `windows`, `interpolation` and `kernels` hold operators written for speed and
+float64, and name those of onnx's own reference implementation that are trusted. What is in neither is not run, with a
+reason. `fixed` computes what a model computes from its weights alone, `rounding` moves values as rounding does,
+`parting` finds the operator on which float64 and a runtime differ.
+
+`matching` says which values of two models are the same, `cutouts` cuts out the parts in which they differ, `samples`
+and `awake` draw what these are run on, `alone` makes a model of one for a runtime, `certify` judges them, `findings`
+are what it finds; `exposed` hands out values from inside of both models.
 """
