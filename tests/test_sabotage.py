@@ -172,7 +172,7 @@ def test_a_cut_out_holds_the_fold_and_nothing_else() -> None:
     fold_document(document, "m", FoldOptions())
     assert document.ledger is not None
     engines = Engine(open_model(model).document), Engine(open_model(to_proto(document)).document)
-    found = list(cutouts(*map(Graph, engines), document.ledger.changed - {"y"}, document.ledger.sites))
+    found = list(cutouts(*map(Graph, engines), document.ledger.changed - {"y"}, document.ledger.sites, ()))
     assert [(piece.value, piece.inputs, piece.sites) for piece in found] == [
         ("b", {"x": "x"}, (0,)),
         ("y", {"r": "r"}, (1,)),

@@ -85,7 +85,8 @@ class Certifier:
         apart = {*self._ledger.changed, *(self._apart or ())} - before.handed_out
         first: dict[str, Part] = {}
         for _ in range(_ROUNDS):
-            found = [self._examined(piece, deadline) for piece in cutouts(before, after, apart, self._ledger.sites)]
+            pieces = cutouts(before, after, apart, self._ledger.sites, self._samples.floats)
+            found = [self._examined(piece, deadline) for piece in pieces]
             wrong = {part.cutout.value: part for part in found if part.is_wrong and not part.cutout.sites}
             first = first or wrong
             if self._is_noted or self._apart is not None or not wrong or wrong.keys() <= before.handed_out:

@@ -12,7 +12,7 @@ later one, and so is what it hands out; where it reads what lies outside and is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -52,12 +52,14 @@ def settled_values(original: Document, folded: Document, ledger: Ledger) -> list
     return [name for node in after.node for name in node.output if name in made and name in computed]
 
 
-def cutouts(before: Graph, after: Graph, apart: Collection[str], sites: Mapping[str, int]) -> Iterator[Cutout]:
+def cutouts(
+    before: Graph, after: Graph, apart: Collection[str], sites: Mapping[str, int], drawn: Collection[str]
+) -> Iterator[Cutout]:
     """The pairs between two models, in the order of the second one's nodes, those of bodies first.
 
     `apart` are names that stand for different values in the two, `sites` the places of folds by the first output of
-    each node of theirs. Where no fold stands between, a border that one side alone reads is none: it may be computed
-    from another one.
+    each node of theirs. Where no fold stands between, a border that one side alone reads is none, if it is one of those
+    that are `drawn`: it may be computed from another one. One that is only asked for its size may stay.
     """
     matching = matched(before, after, apart)
     for name in matching.unequal:
@@ -65,19 +67,26 @@ def cutouts(before: Graph, after: Graph, apart: Collection[str], sites: Mapping[
         while True:
             places, borders = before.above(name, originals)
             new_places, new_borders = after.above(name, settled)
-            between = {
-                sites[node.output[0]] for node in map(before.nodes.__getitem__, places) if node.output[0] in sites
-            }
-            lone = set(borders) ^ {settled[border] for border in new_borders}
-            lone = {border for border in lone if border in before.maker}
+            old, new = (
+                tuple(graph.nodes[place] for place in at) for graph, at in ((before, places), (after, new_places))
+            )
+            between = {sites[node.output[0]] for node in old if node.output[0] in sites}
+            lone = _read(old, borders) ^ {settled[border] for border in _read(new, new_borders)}
+            lone = {border for border in lone if border in before.maker and border in drawn}
             if between or not lone:
                 break
             originals -= lone
-            settled = {new: old for new, old in settled.items() if old not in lone}
+            settled = {theirs: own for theirs, own in settled.items() if own not in lone}
         yield Cutout(
             name,
             {**{border: border for border in borders}, **{border: settled[border] for border in new_borders}},
-            tuple(before.nodes[place] for place in places),
-            tuple(after.nodes[place] for place in new_places),
+            old,
+            new,
             tuple(sorted(between)),
         )
+
+
+def _read(nodes: Iterable[onnx.NodeProto], names: Iterable[str]) -> set[str]:
+    """Those of these names whose elements nodes read, and not only their sizes."""
+    read = {name for node in nodes if node.op_type not in ("Shape", "Size") for name in needs(node)}
+    return read.intersection(names)
