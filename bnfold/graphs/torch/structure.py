@@ -59,8 +59,8 @@ class Structure:
 
     `members` are, per call of a module, the nodes in it that compute something from the inputs. `wants_biases` says
     whether a fold was refused because code outside of a layer reads its weight, and perhaps its missing bias as well;
-    `wants_room` whether one was refused because of others who read or hold a parameter. `gone` are calls that folds
-    have left out.
+    `wants_room` whether one was refused because of others who read or hold a parameter, or stand in the same code.
+    `gone` are calls that folds have left out.
     """
 
     def __init__(
@@ -141,7 +141,8 @@ class Structure:
             return _no("it is written out in the code of the model, not in a module of its own")
         key, path = node.calls[-1]
         what = f"'{path}' ({type(self.modules[path]).__name__})" if path in self.modules else f"'{path}'"
-        members = self.members[key]
+        left_out = {member for unit in self.gone for member in unit.nodes}
+        members = [member for member in self.members[key] if member not in left_out]
         own = tuple(member for member in members if member in nodes)
         others = [member for member in members if member not in nodes]
         names, calls = self.names.get(id(self.modules.get(path)), []), self.calls.of(path)
@@ -159,6 +160,7 @@ class Structure:
         if others:
             following = self._rest(path, key, own, others)
             if following is None:
+                self.wants_room = True
                 return _no(f"it is written out in the code of {what}, which does more")
             rest = following
         if len(self._entering(members)) != 1 or any(value is not members[-1].outputs[0] for value in _leaving(members)):
