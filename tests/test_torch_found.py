@@ -246,25 +246,6 @@ def test_a_fold_that_makes_room_for_another_is_not_left_to_a_second_fold(
     assert bnfold.fold(result.model, example_inputs=x).sites == ()
 
 
-class WrittenOut(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor([1.0, 2, 3]))
-        self.register_buffer("var", torch.ones(3))
-        self.stages = nn.ModuleList([nn.BatchNorm2d(3)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.stages[0](F.batch_norm(x, self.mean, self.var))
-
-
-def test_code_of_which_a_fold_leaves_one_normalisation_is_folded_at_once() -> None:
-    net, x = calibrated(nn.Sequential(WrittenOut(), nn.BatchNorm2d(3))), torch.randn(MAPS)
-    result = bnfold.fold(net, example_inputs=x)
-    assert difference(net(x), result.model(x)) < 1e-5
-    assert sum(site.folded for site in result.sites) == 2
-    assert not any(site.folded for site in bnfold.fold(result.model, example_inputs=x).sites)
-
-
 def test_two_sites_of_a_layer_have_names_of_their_own() -> None:
     def reads(net: Any, x: Tensor) -> Tensor:
         y, norm = net.norm(net.conv(x)), net.norm
