@@ -21,6 +21,7 @@ from bnfold.errors import UsageError
 from bnfold.exactly import ExactSource, runtime_agrees
 from bnfold.graphs.onnx.document import Ledger
 from bnfold.graphs.onnx.exact.certify import Certifier
+from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.findings import Finding, Part
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.exact.samples import Samples
@@ -98,6 +99,8 @@ def examine(original: ExactSource, other: ExactSource, ledger: Ledger | None, op
     before, after = original.engine(), other.engine()
     if isinstance(before, str) or isinstance(after, str):
         return Examination({}, before if isinstance(before, str) else str(after))
+    if _signature(before) != _signature(after):
+        return Examination({}, "their inputs or outputs differ")
     try:
         feed = make_feeds(original.inputs, replace(options, check_n=max(options.check_n, 1)))[0]
         samples = original.samples(feed.values, deadline)
@@ -109,6 +112,11 @@ def examine(original: ExactSource, other: ExactSource, ledger: Ledger | None, op
     except (CannotRun, UsageError) as error:
         return Examination({}, str(error))
     return Examination(certifier.findings(parts), parts=tuple(parts), growth=tuple(growth))
+
+
+def _signature(engine: Engine) -> list[tuple[str, str]]:
+    """The names and types of inputs and outputs."""
+    return [(name, dtype) for name, dtype, _ in (*engine.inputs, *engine.outputs)]
 
 
 def _apart(samples: Samples, other: ExactSource, feeds: Mapping[str, Any], deadline: float) -> set[str] | None:
@@ -135,6 +143,8 @@ def with_proof(verdict: Verification, found: Examination, original: ExactSource 
     proof = found.proof
     is_whole = proof is not None and not proof.open
     left_out = () if is_whole or original is None else original.branches_left_out()
+    if found.reason is not None and verdict.outputs:
+        left_out = (*left_out, f"not proven part by part: {found.reason}")
     passed = verdict.passed and not (proof and proof.wrong)
     return replace(verdict, passed=passed, proof=proof, notes=(*verdict.notes, *left_out))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,23 +53,27 @@ class ExactSource:
     def samples(self, feeds: Mapping[str, Array], deadline: float) -> Samples:
         """What a run on these feeds comes by, bodies included. Raises CannotRun.
 
-        ONNX Runtime runs a model with an operator that float64 has not, and shows what is outside of bodies.
+        ONNX Runtime runs a model that float64 cannot run, and shows what is outside of bodies.
         """
         engine = self.engine()
         if isinstance(engine, str):
             raise CannotRun(engine)
         samples = Samples.of(feeds)
-        if engine.lacking is None:
+        try:
             answers = engine.run(feeds, deadline=deadline, watch=samples.note, inside=True)
             self._keep(f"{None} {_digest(feeds)}", answers)
             return samples
+        except CannotRun as error:
+            if time.monotonic() > deadline:
+                raise
+            reason = str(error)
         try:
             for _, values in runtime_values(engine, feeds, lambda model: open_session(model).run(feeds)):
                 for name, value in values.items():
                     if isinstance(value, np.ndarray):
                         samples.note(name, widened(value))
         except BnfoldError:
-            raise CannotRun(engine.lacking) from None
+            raise CannotRun(reason) from None
         return samples
 
     def _keep(self, key: str, answers: dict[str, Array]) -> None:

@@ -18,11 +18,11 @@ import bnfold
 from bnfold.checks.options import CheckOptions
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx.document import to_proto
-from bnfold.graphs.onnx.exact.cutouts import cutouts
+from bnfold.graphs.onnx.exact.cutouts import Knife
 from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.findings import relative_error
 from bnfold.graphs.onnx.exact.kernels import CannotRun
-from bnfold.graphs.onnx.exact.matching import Graph
+from bnfold.graphs.onnx.exact.matching import Graph, matched
 from bnfold.graphs.onnx.fold import fold_document
 from bnfold.graphs.onnx.sources import open_model
 
@@ -172,7 +172,9 @@ def test_a_cut_out_holds_the_fold_and_nothing_else() -> None:
     fold_document(document, "m", FoldOptions())
     assert document.ledger is not None
     engines = Engine(open_model(model).document), Engine(open_model(to_proto(document)).document)
-    found = list(cutouts(*map(Graph, engines), document.ledger.changed - {"y"}, document.ledger.sites, ()))
+    graphs = Graph(engines[0]), Graph(engines[1])
+    matching = matched(*graphs, document.ledger.changed - {"y"})
+    found = list(Knife(*graphs, matching, document.ledger.sites, ()).pieces())
     assert [(piece.value, piece.inputs, piece.sites) for piece in found] == [
         ("b", {"x": "x"}, (0,)),
         ("y", {"r": "r"}, (1,)),

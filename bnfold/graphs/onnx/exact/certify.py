@@ -29,11 +29,11 @@ import onnx
 from bnfold.graphs.onnx.document import Ledger
 from bnfold.graphs.onnx.exact.alone import alone, only_float
 from bnfold.graphs.onnx.exact.awake import Awake
-from bnfold.graphs.onnx.exact.cutouts import Cutout, cutouts, settled_values
+from bnfold.graphs.onnx.exact.cutouts import Cutout, Knife, settled_values
 from bnfold.graphs.onnx.exact.engine import Engine, bodies, needs
 from bnfold.graphs.onnx.exact.findings import Finding, Part, relative_error
 from bnfold.graphs.onnx.exact.kernels import CannotRun
-from bnfold.graphs.onnx.exact.matching import Graph
+from bnfold.graphs.onnx.exact.matching import Graph, matched
 from bnfold.graphs.onnx.exact.samples import Samples
 from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP
 from bnfold.graphs.onnx.exact.windows import Array
@@ -43,6 +43,7 @@ Agrees = Callable[[bytes, Mapping[str, Array], Array], bool]
 
 ALGEBRA = 1e-10
 _ROUNDS = 5
+_GROWTHS = 3
 _LOUDER = (1, 2, 4)  # powers of ten
 _MOVEMENTS = 16.0  # whoever made these weights may have rounded several times on the way
 _STEPS = 16  # of the type of the weights: what their rounding has been seen to do to a part, and twice that
@@ -78,6 +79,7 @@ class Certifier:
         self._apart = apart
         self._agrees = agrees
         self._only_float = only_float(original.document)
+        self._same: Mapping[str, str] = {}
 
     def parts(self, deadline: float) -> list[Part]:
         """What is found of every part. Raises CannotRun for models whose weights cannot be read."""
@@ -85,8 +87,10 @@ class Certifier:
         apart = {*self._ledger.changed, *(self._apart or ())} - before.handed_out
         first: dict[str, Part] = {}
         for _ in range(_ROUNDS):
-            pieces = cutouts(before, after, apart, self._ledger.sites, self._samples.floats)
-            found = [self._examined(piece, deadline) for piece in pieces]
+            matching = matched(before, after, apart)
+            self._same = matching.same
+            knife = Knife(before, after, matching, self._ledger.sites, self._samples.floats)
+            found = [self._examined_and_grown(knife, piece, deadline) for piece in knife.pieces()]
             wrong = {part.cutout.value: part for part in found if part.is_wrong and not part.cutout.sites}
             first = first or wrong
             if self._is_noted or self._apart is not None or not wrong or wrong.keys() <= before.handed_out:
@@ -111,6 +115,20 @@ class Certifier:
             if not finding.ran and finding.reason is None:
                 finding.reason = "nothing of the model depends on it"
         return found
+
+    def _examined_and_grown(self, knife: Knife, piece: Cutout, deadline: float) -> Part:
+        """What is found of a part; of one that is wrong, of what goes on above its borders, where that is proven.
+
+        A value may never be what is drawn for it: behind a ReLU, none is below zero.
+        """
+        part = self._examined(piece, deadline)
+        wider, without = part, set[str]()
+        for _ in range(0 if self._is_noted or piece.sites else _GROWTHS):
+            without |= {name for name in wider.cutout.inputs.values() if name in knife.before.maker}
+            if not wider.is_wrong or not without:
+                break
+            wider = self._examined(knife.cut(piece.value, without), deadline)
+        return wider if wider.proven else part
 
     def _examined(self, piece: Cutout, deadline: float) -> Part:
         part = Part(piece)
@@ -177,11 +195,15 @@ class Certifier:
 
     def _inputs(self, piece: Cutout, names: list[str], awake: Awake) -> Iterator[dict[str, Array]]:
         """What a part is run on: louder and louder values while a channel of it sleeps."""
-        yield from self._samples.drawn(names, piece.before, self._original, self._seed)
+        yield from self._samples.drawn(self._one_for_all(names), piece.before, self._original, self._seed)
         for power in _LOUDER:
             if awake.asleep() is None:
                 return
-            yield self._samples.louder(names, power, self._seed)
+            yield self._samples.louder(self._one_for_all(names), power, self._seed)
+
+    def _one_for_all(self, names: list[str]) -> dict[str, str]:
+        """For each of these values the one whose elements it has."""
+        return {name: self._same.get(name, name) for name in names}
 
     def _exact(self, piece: Cutout) -> dict[str, Array]:
         """The constants of a part that folds made, as they were before they were rounded."""
@@ -206,7 +228,7 @@ class Certifier:
         """How far a part of the original moves when its weights do, by half a step."""
         weights = self._original.nudged(np.random.default_rng(self._seed))
         names = list(dict.fromkeys(piece.inputs.values()))
-        values = next(self._samples.drawn(names, piece.before, self._original, self._seed))
+        values = next(self._samples.drawn(self._one_for_all(names), piece.before, self._original, self._seed))
         expected, moved = (
             self._original.part(piece.before, [piece.value], values, weights=instead)[piece.value]
             for instead in ({}, weights)

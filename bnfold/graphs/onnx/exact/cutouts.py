@@ -19,7 +19,7 @@ import onnx
 
 from bnfold.graphs.onnx.document import Document, Ledger
 from bnfold.graphs.onnx.exact.engine import needs
-from bnfold.graphs.onnx.exact.matching import DRAWING, Graph, matched
+from bnfold.graphs.onnx.exact.matching import DRAWING, Graph, Matching
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,32 +52,44 @@ def settled_values(original: Document, folded: Document, ledger: Ledger) -> list
     return [name for node in after.node for name in node.output if name in made and name in computed]
 
 
-def cutouts(
-    before: Graph, after: Graph, apart: Collection[str], sites: Mapping[str, int], drawn: Collection[str]
-) -> Iterator[Cutout]:
-    """The pairs between two models, in the order of the second one's nodes, those of bodies first.
+@dataclass(frozen=True, eq=False)
+class Knife:
+    """Two models and which of their values are the same, ready to be cut.
 
-    `apart` are names that stand for different values in the two, `sites` the places of folds by the first output of
-    each node of theirs. Where no fold stands between, a border that one side alone reads is none, if it is one of those
-    that are `drawn`: it may be computed from another one. One that is only asked for its size may stay.
+    `sites` are the places of folds by the first output of each node of theirs. Where no fold stands between, a border
+    that one side alone reads is none, if it is one of those that are `drawn`: it may be computed from another one. One
+    that is only asked for its size may stay.
     """
-    matching = matched(before, after, apart)
-    for name in matching.unequal:
-        settled, originals = dict(matching.settled), set(matching.settled.values())
+
+    before: Graph
+    after: Graph
+    matching: Matching
+    sites: Mapping[str, int]
+    drawn: Collection[str]
+
+    def pieces(self) -> Iterator[Cutout]:
+        """The pairs between two models, in the order of the second one's nodes, those of bodies first."""
+        return (self.cut(name) for name in self.matching.unequal)
+
+    def cut(self, name: str, without: Collection[str] = ()) -> Cutout:
+        """The pair that computes one value, which goes on above these borders."""
+        settled = {theirs: own for theirs, own in self.matching.settled.items() if own not in without}
+        originals = set(self.matching.settled.values()) - set(without)
         while True:
-            places, borders = before.above(name, originals)
-            new_places, new_borders = after.above(name, settled)
+            places, borders = self.before.above(name, originals)
+            new_places, new_borders = self.after.above(name, settled)
             old, new = (
-                tuple(graph.nodes[place] for place in at) for graph, at in ((before, places), (after, new_places))
+                tuple(graph.nodes[place] for place in at)
+                for graph, at in ((self.before, places), (self.after, new_places))
             )
-            between = {sites[node.output[0]] for node in old if node.output[0] in sites}
+            between = {self.sites[node.output[0]] for node in old if node.output[0] in self.sites}
             lone = _read(old, borders) ^ {settled[border] for border in _read(new, new_borders)}
-            lone = {border for border in lone if border in before.maker and border in drawn}
+            lone = {border for border in lone if border in self.before.maker and border in self.drawn}
             if between or not lone:
                 break
             originals -= lone
             settled = {theirs: own for theirs, own in settled.items() if own not in lone}
-        yield Cutout(
+        return Cutout(
             name,
             {**{border: border for border in borders}, **{border: settled[border] for border in new_borders}},
             old,

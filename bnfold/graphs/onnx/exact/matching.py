@@ -60,11 +60,12 @@ class Graph:
 @dataclass(frozen=True, eq=False)
 class Matching:
     """By value of the second model, the value of the first that it is to be; and those that are made otherwise, in the
-    order in which the second model makes them.
+    order in which the second model makes them. `same` names, of values of the first that are the same, one for all.
     """
 
     settled: Mapping[str, str]
     unequal: tuple[str, ...]
+    same: Mapping[str, str]
 
 
 def matched(before: Graph, after: Graph, apart: Collection[str]) -> Matching:
@@ -92,7 +93,8 @@ def matched(before: Graph, after: Graph, apart: Collection[str]) -> Matching:
         return number
 
     _numbered(after, table, settle)
-    return Matching(settled, tuple(unequal))
+    same = {name: holders[number] for name, number in numbers.items() if number in holders}
+    return Matching(settled, tuple(unequal), same)
 
 
 def _numbered(graph: Graph, table: dict[Hashable, int], settle: Callable[[str, int], int]) -> dict[str, int]:

@@ -94,9 +94,9 @@ class Samples:
         return found | {name for name in both if not np.array_equal(self.others[name], other.others[name])}
 
     def drawn(
-        self, names: Sequence[str], nodes: Sequence[onnx.NodeProto], engine: Engine, seed: int
+        self, names: Mapping[str, str], nodes: Sequence[onnx.NodeProto], engine: Engine, seed: int
     ) -> Iterator[dict[str, Array]]:
-        """Values of these names for a part of these nodes, one round after the other."""
+        """Values of these names, each those of another name, for a part of these nodes; one round after the other."""
         rows = {name: count for name in names if (count := _rows(name, nodes, engine))}
         rounds = 1 if all(node.op_type in _SMOOTH for node in nodes) else 2
         if any(name in self.others and self.others[name].dtype == bool for name in names):
@@ -104,11 +104,11 @@ class Samples:
         for name, count in rows.items():
             rounds = max(rounds, min(_MOST_ROUNDS, -(-count // max(self.others[name].size, 1))))
         for turn in range(rounds):
-            yield {name: self._one(name, turn, rows.get(name), seed) for name in names}
+            yield {name: self._one(own, turn, rows.get(name), seed) for name, own in names.items()}
 
-    def louder(self, names: Sequence[str], power: int, seed: int) -> dict[str, Array]:
+    def louder(self, names: Mapping[str, str], power: int, seed: int) -> dict[str, Array]:
         """Values of these names, floating-point ones larger by a power of ten."""
-        drawn = {name: self._one(name, 0, None, seed + power) for name in names}
+        drawn = {name: self._one(own, 0, None, seed + power) for name, own in names.items()}
         return {name: value * 10.0**power if name in self.floats else value for name, value in drawn.items()}
 
     def _one(self, name: str, turn: int, rows: int | None, seed: int) -> Array:
