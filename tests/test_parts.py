@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graphs import parse
 from sabotaging import Sabotage, planted
 from saved import save
 from sleepy_networks import NAMES, network
@@ -215,3 +216,61 @@ def test_a_name_that_a_tool_gives_to_another_value_is_no_fault(tmp_path: Path) -
     assert verdict.passed
     assert verdict.proof is not None
     assert (verdict.proof.parts, verdict.proof.proven) == (1, 1)
+
+
+def _pair(folder: Path, first: str, second: str, **values: object) -> bnfold.Verification:
+    for name, text in (("a", first), ("b", second)):
+        onnx.save(parse(text, "float", values=values), folder / f"{name}.onnx")  # type: ignore[arg-type]
+    return bnfold.verify(folder / "a.onnx", folder / "b.onnx", options=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("r = Relu(x) s = Relu(r) y = Neg(s)", "r = Relu(x) y = Neg(r)"),
+        ("r = Sigmoid(x) s = Relu(r) y = Neg(s)", "r = Sigmoid(x) y = Neg(r)"),
+        ("r = Relu(x) p = MaxPool<kernel_shape=[2,2]>(r) s = Relu(p) y = Neg(s)",
+         "r = Relu(x) p = MaxPool<kernel_shape=[2,2]>(r) y = Neg(p)"),
+        ("a = Exp(x) b = Exp(x) c = Sub(a, b) y = Add(c, x)", "a = Exp(x) c = Sub(a, a) d = Add(c, x) y = Identity(d)"),
+    ],
+)  # fmt: skip
+def test_what_holds_of_a_value_by_how_it_is_made_is_no_fault(first: str, second: str, tmp_path: Path) -> None:
+    texts = (f"(T[1,2,4,4] x) => (T[1,2,h,w] y) {{ {nodes} }}" for nodes in (first, second))
+    verdict = _pair(tmp_path, *texts)
+    assert verdict.passed
+    assert verdict.proof is not None
+    assert (verdict.proof.wrong, verdict.proof.open) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("(T[1,8] x) => (T[1,8] y) <T low = {{0}}, T high = {{{}}}> {{ y = Clip(x, low, high) }}", (50, 60)),
+        ("(int64[8] x) => (bool[8] y) <int64 c = {{{}}}> {{ y = Greater(x, c) }}", (2, 3)),
+        ("(int64[8] x) => (bool[8] y) <int64 c = {{{}}}> {{ y = Equal(x, c) }}", (50256, 50257)),
+        ("(int64[8] x) => (int64[8] y) <int64 c = {{{}}}> {{ y = Mod(x, c) }}", (3, 4)),
+    ],
+)
+def test_bounds_that_no_drawn_input_reaches_are_told_apart(text: str, other: tuple[int, int], tmp_path: Path) -> None:
+    verdict = _pair(tmp_path, *(text.format(number) for number in other))
+    assert not verdict.passed
+    assert verdict.proof is not None
+    assert verdict.proof.wrong
+
+
+def test_rows_of_a_table_that_are_too_many_to_be_read_are_not_called_proven(tmp_path: Path) -> None:
+    text = "(int64[2] x) => (T[2,4] y) <T[1000,4] table> { y = Gather(table, x) }"
+    table = np.ones((1000, 4))
+    onnx.save(parse(text, "float", values={"table": table}), tmp_path / "a.onnx")
+    table[900] = 2
+    onnx.save(parse(text, "float", values={"table": table}), tmp_path / "b.onnx")
+    proof = bnfold.verify(tmp_path / "a.onnx", tmp_path / "b.onnx", options=QUICK).proof
+    assert proof is not None
+    assert proof.wrong or proof.open == (("y", "'x' names 1000 rows, more than are tried"),)
+
+
+def test_why_nothing_is_proven_is_a_note(tmp_path: Path) -> None:
+    verdict = _pair(tmp_path, "(T[2] x) => (T[2] y) { y = Relu(x) }", "(T[2] z) => (T[2] y) { y = Relu(z) }")
+    assert not verdict.passed
+    assert verdict.proof is None
+    assert "not proven part by part: their inputs or outputs differ" in verdict.notes

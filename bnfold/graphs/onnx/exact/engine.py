@@ -238,6 +238,10 @@ class Engine:
         """Whether a value is a weight, or is computed from weights alone."""
         return name in self._tensors or name in self._fixed
 
+    def constant(self, name: str) -> Array | None:
+        """A constant in its own type; None where it cannot be computed."""
+        return self.stored(name) if name in self._tensors else self._fixed.get(name)
+
     def makers(self, names: Iterable[str]) -> list[onnx.NodeProto]:
         """The nodes that compute these values from weights alone, as far as they are computed so, in order."""
         return self._fixed.makers(names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from bnfold.graphs.onnx.exact.windows import Array
 _MOST_ROUNDS = 8
 _TAILS = 2.0  # powers of ten, up and down
 _MOST_KEPT = 2**24  # elements of a value that is kept as it is
+_MOST_BOUNDS = 64  # elements of a constant
 _PROBED, _ALIKE = 256, 0.02  # elements; relative to their size
 
 # On these, equality on dense random numbers is equality: they are linear in what is drawn, or of low degree in it.
@@ -111,6 +112,41 @@ class Samples:
         drawn = {name: self._one(own, 0, None, seed + power) for name, own in names.items()}
         return {name: value * 10.0**power if name in self.floats else value for name, value in drawn.items()}
 
+    def near(
+        self, names: Mapping[str, str], sides: Iterable[tuple[Engine, Sequence[onnx.NodeProto]]], seed: int
+    ) -> dict[str, Array] | None:
+        """Values of these names between the constants that the nodes of both sides read, where cases are told apart;
+        None where the nodes are smooth, or read none.
+        """
+        sides = list(sides)
+        if all(node.op_type in _SMOOTH for _, nodes in sides for node in nodes):
+            return None
+        found = [0.0]
+        for engine, nodes in sides:
+            for name in {name for node in nodes for name in node.input if engine.is_constant(name)}:
+                array = engine.constant(name)
+                if array is not None and array.dtype.kind in "fiu" and array.size <= _MOST_BOUNDS:
+                    found += [float(number) for number in array.reshape(-1) if math.isfinite(number)]
+        bounds = np.unique(found)
+        if bounds.size < 2:
+            return None
+        rng = np.random.default_rng((seed, bounds.size))
+        drawn = {own: self._between(own, bounds, rng) for own in dict.fromkeys(names.values())}
+        return {name: drawn[own] for name, own in names.items()}
+
+    def _between(self, name: str, bounds: Array, rng: np.random.Generator) -> Array:
+        shape = self.floats[name].shape if name in self.floats else self.others[name].shape
+        low, high = rng.choice(bounds, shape), rng.choice(bounds, shape)
+        found = low + (high - low) * rng.random(shape) * rng.integers(0, 2, shape)  # half of them on a bound
+        if name in self.floats:
+            return np.asarray(found)
+        own = self.others[name]
+        if own.dtype.kind not in "iu":
+            return own
+        limits = np.iinfo(own.dtype)
+        moved = np.rint(found) + rng.integers(-1, 2, shape)
+        return np.asarray(np.clip(moved, max(limits.min, -(2**31)), min(limits.max, 2**31)).astype(own.dtype))
+
     def _one(self, name: str, turn: int, rows: int | None, seed: int) -> Array:
         rng = np.random.default_rng((seed, turn, zlib.crc32(name.encode())))
         if name in self.floats:
@@ -122,6 +158,15 @@ class Samples:
             first = turn * value.size
             return (np.arange(first, first + value.size) % rows).reshape(value.shape).astype(value.dtype)
         return ~value if value.dtype == bool and turn % 2 else value
+
+
+def unread_rows(names: Iterable[str], samples: Samples, nodes: Sequence[onnx.NodeProto], engine: Engine) -> str | None:
+    """Whether a table has more rows than the rounds of `drawn` read, in words."""
+    for name in names:
+        count = _rows(name, nodes, engine)
+        if count is not None and count > _MOST_ROUNDS * samples.others[name].size:
+            return f"'{name}' names {count} rows, more than are tried"
+    return None
 
 
 def _alike(a: Float, b: Float) -> bool:
