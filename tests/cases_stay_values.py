@@ -5,6 +5,23 @@ from __future__ import annotations
 import numpy as np
 from cases import CONV, FIXED_CONV, INTO_CONV, Kept
 
+SLOPES = [
+    Kept(
+        "a slope of a PRelu with more axes than its operand",
+        """(T[2,2,2,3] x) => (T[1,2,2,2,3] y) <T[1,2,1,2,1] slope, bn[2]>
+        { a = Sigmoid(x) p = PRelu(a, slope) y = BN(p) }""",
+        "unsupported",
+        "p",
+    ),
+    Kept(
+        "a slope of a PRelu with more elements than its operand",
+        """(T[N,3,1,4] x) => (T[N,3,2,4] y) <T[3,2,1] slope, bn[3]>
+        { a = Sigmoid(x) p = PRelu(a, slope) y = BN(p) }""",
+        "unsupported",
+        "p",
+    ),
+]
+
 TRAINING = [
     Kept(
         "BN in training mode, one output",
@@ -242,4 +259,4 @@ UNSUPPORTED = [
     ),
 ]
 
-CASES = [*TRAINING, *COMPUTED, *NUMBERS, *UNSUPPORTED]
+CASES = [*SLOPES, *TRAINING, *COMPUTED, *NUMBERS, *UNSUPPORTED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bnfold.algebra import ops
+from bnfold.algebra.axes import Size
 from bnfold.algebra.ops import Homogeneous, Opaque
 from bnfold.graphs.onnx.index import Node
 from bnfold.graphs.onnx.kinds.facts import Attributes, Facts, Translation
@@ -18,9 +19,17 @@ def _leaky_relu(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
 
 
 def _prelu(node: Node, attributes: Attributes, facts: Facts) -> ops.Kind:
-    if facts.floating(node.inputs[1]) is None:
+    slope, shape = facts.floating(node.inputs[1]), facts.shape(node.inputs[0])
+    if slope is None:
         return Opaque("not-equivariant", "the slope of the PRelu is computed")
+    if shape is None or len(slope.shape) > len(shape) or not all(map(_fits, slope.shape[::-1], shape[::-1])):
+        # The standard forbids it; ONNX Runtime gives the result the larger shape, with other axes.
+        return Opaque("unsupported", "the slope of the PRelu may have more axes or elements than what it is applied to")
     return Homogeneous(node.op)
+
+
+def _fits(slope: int, size: Size | None) -> bool:
+    return slope == 1 or slope == size or not isinstance(size, int)
 
 
 TABLE = {

@@ -20,10 +20,10 @@ from bnfold.graphs.onnx.index import Node, Value, integer, integers
 _KEEPING = {
     *("Abs", "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
     *("HardSwish", "Identity", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish"),
-    *("Neg", "PRelu", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh"),
+    *("Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh"),
     "ThresholdedRelu",
 }
-_BROADCASTING = {"Add", "Div", "Mul", "Pow", "Sub"}
+_BROADCASTING = {"Add", "Div", "Mul", "Pow", "PRelu", "Sub"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
 _MOVING = {"Flatten", "MatMul", "ReduceMean", "Transpose"}
 _POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"}
