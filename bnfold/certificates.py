@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bnfold.checks.compare import tolerance_for
-from bnfold.checks.feed import FLOATS
+from bnfold.checks.feed import FLOATS, Feed
 from bnfold.checks.feeds import make_feeds
 from bnfold.checks.options import CheckOptions
 from bnfold.errors import UsageError
@@ -102,8 +102,7 @@ def examine(original: ExactSource, other: ExactSource, ledger: Ledger | None, op
     if _signature(before) != _signature(after):
         return Examination({}, "their inputs or outputs differ")
     try:
-        feed = make_feeds(original.inputs, replace(options, check_n=max(options.check_n, 1)))[0]
-        samples = original.samples(feed.values, deadline)
+        feed, samples = _sampled(original, options, deadline)
         apart = _apart(samples, other, feed.values, deadline) if ledger is None or ledger.in_functions else None
         certifier = Certifier(before, after, ledger, samples, _tolerances(options), options.seed, apart, runtime_agrees)
         parts = certifier.parts(deadline)
@@ -112,6 +111,17 @@ def examine(original: ExactSource, other: ExactSource, ledger: Ledger | None, op
     except (CannotRun, UsageError) as error:
         return Examination({}, str(error))
     return Examination(certifier.findings(parts), parts=tuple(parts), growth=tuple(growth))
+
+
+def _sampled(original: ExactSource, options: CheckOptions, deadline: float) -> tuple[Feed, Samples]:
+    """The first input on which the original runs, and what it comes by there. Raises CannotRun where there is none."""
+    first: CannotRun | None = None
+    for feed in make_feeds(original.inputs, replace(options, check_n=max(options.check_n, 1))):
+        try:
+            return feed, original.samples(feed.values, deadline)
+        except CannotRun as error:  # drawn sizes may not fit
+            first = first or error
+    raise first or CannotRun("there is no input")
 
 
 def _signature(engine: Engine) -> list[tuple[str, str]]:

@@ -274,3 +274,16 @@ def test_why_nothing_is_proven_is_a_note(tmp_path: Path) -> None:
     assert not verdict.passed
     assert verdict.proof is None
     assert "not proven part by part: their inputs or outputs differ" in verdict.notes
+
+
+def test_a_first_input_on_which_the_model_does_not_run_is_passed_over(tmp_path: Path) -> None:
+    """Only an even number of rows can be paired; the first input drawn has one."""
+    text = """(T[N,4] x) => (T[M,8] y) <T[4,4] w, bn[4], int64[2] pairs = {-1, 8}>
+        { m = MatMul(x, w) b = BN(m) y = Reshape(b, pairs) }"""
+    save(tmp_path / "a.onnx", text)
+    options = CheckOptions(check_n=3)
+    report = bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", bench=False, options=options)
+    assert report.verification is not None
+    assert "cannot run on it" in " ".join(report.verification.inputs)
+    assert report.verification.proof is not None
+    assert (report.verification.proof.parts, report.verification.proof.proven) == (1, 1)
