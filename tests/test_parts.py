@@ -287,3 +287,16 @@ def test_a_first_input_on_which_the_model_does_not_run_is_passed_over(tmp_path: 
     assert "cannot run on it" in " ".join(report.verification.inputs)
     assert report.verification.proof is not None
     assert (report.verification.proof.parts, report.verification.proof.proven) == (1, 1)
+
+
+def test_a_value_whose_equal_lies_in_a_branch_that_does_not_run_is_drawn_for_itself(tmp_path: Path) -> None:
+    text = """(T[N,4,6,6] x) => (T[N,4,h,w] z, T[N,4,6,6] y)
+        <bool k = {1}, int64[4] far = {1, 1, 3, 1000}, bn[4], T[4,4,1,1] W>
+        { z = If(k) <then_branch = a () => (T[N,4,h,w] t) { t = Abs(x) },
+                     else_branch = b () => (T[N,4,h,w] e) { w = Reshape(x, far) r = Relu(x) e = Conv(w, r) }>
+          s = Relu(x) c = Conv(s, W) y = BN(c) }"""
+    save(tmp_path / "a.onnx", text)
+    report = bnfold.convert(tmp_path / "a.onnx", tmp_path / "b.onnx", bench=False, options=QUICK)
+    assert report.verification is not None
+    assert report.verification.proof is not None
+    assert (report.verification.proof.parts, report.verification.proof.proven) == (1, 1)

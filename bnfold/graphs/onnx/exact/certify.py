@@ -219,8 +219,9 @@ class Certifier:
         return [(self._original, piece.before), (self._folded, piece.after)]
 
     def _one_for_all(self, names: list[str]) -> dict[str, str]:
-        """For each of these values the one whose elements it has."""
-        return {name: self._same.get(name, name) for name in names}
+        """For each of these values the one whose elements it has; itself where no run came by that."""
+        same = {name: self._same.get(name, name) for name in names}
+        return {name: own if own in self._samples else name for name, own in same.items()}
 
     def _exact(self, piece: Cutout) -> dict[str, Array]:
         """The constants of a part that folds made, as they were before they were rounded."""
