@@ -1,8 +1,8 @@
 """What differs between two models, part by part: the proof, certificates of folds, the search for one that is wrong.
 
 All ask `graphs.onnx.exact.certify`, on files, with inputs of the sizes that verification uses. It needs no ONNX
-Runtime. Decision: a part that is wrong fails the verdict, whatever the outputs say. No input that was drawn may wake
-it, but one of the user's may.
+Runtime. Decision: a part that is wrong fails the verdict, whatever the outputs say. It may be inactive on
+every input that was drawn, and not on one of the user's.
 """
 
 from __future__ import annotations
@@ -152,11 +152,11 @@ def with_proof(verdict: Verification, found: Examination, original: ExactSource 
     """
     proof = found.proof
     is_whole = proof is not None and not proof.open
-    left_out = () if is_whole or original is None else original.branches_left_out()
+    notes = () if is_whole or original is None else original.branches_left_out()
     if found.reason is not None and verdict.outputs:
-        left_out = (*left_out, f"not proven part by part: {found.reason}")
+        notes = (*notes, f"not proven part by part: {found.reason}")
     passed = verdict.passed and not (proof and proof.wrong)
-    return replace(verdict, passed=passed, proof=proof, notes=(*verdict.notes, *left_out))
+    return replace(verdict, passed=passed, proof=proof, notes=(*verdict.notes, *notes))
 
 
 def as_metadata(sites: Sequence[Site]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Proof by parts: a fault that no drawn input wakes is found, and named; honest pairs of models raise no alarm."""
+"""Proof by parts: a fault in an inactive channel is found, and named; honest pairs of models raise no alarm."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import onnx
 import onnxruntime
 import pytest
 from graphs import parse
+from inactive_networks import NAMES, network
 from sabotaging import Sabotage, planted
 from saved import save
-from sleepy_networks import NAMES, network
 
 import bnfold
 from bnfold.checks.options import CheckOptions
@@ -73,7 +73,7 @@ def test_every_fault_outside_of_the_folds_is_found_and_named(name: str, tmp_path
     assert changed or name not in ("text", "detector")
 
 
-def test_a_fold_that_no_input_wakes_is_taken_back(tmp_path: Path) -> None:
+def test_a_wrong_fold_in_an_inactive_part_is_taken_back(tmp_path: Path) -> None:
     onnx.save(network("detector"), tmp_path / "a.onnx")
     sabotage = Sabotage(tmp_path / "a.onnx", tmp_path, QUICK)
     fault = next(fault for fault in sabotage.faults(40, seed=5) if fault.owners == ("b",) and fault.kind == "bias")

@@ -18,7 +18,7 @@ import bnfold
 from bnfold.checks.options import CheckOptions
 from bnfold.graphs.account import FoldOptions
 from bnfold.graphs.onnx.document import to_proto
-from bnfold.graphs.onnx.exact.cutouts import Knife
+from bnfold.graphs.onnx.exact.cutouts import GraphDiff
 from bnfold.graphs.onnx.exact.engine import Engine
 from bnfold.graphs.onnx.exact.findings import relative_error
 from bnfold.graphs.onnx.exact.kernels import CannotRun
@@ -174,7 +174,7 @@ def test_a_cut_out_holds_the_fold_and_nothing_else() -> None:
     engines = Engine(open_model(model).document), Engine(open_model(to_proto(document)).document)
     graphs = Graph(engines[0]), Graph(engines[1])
     matching = matched(*graphs, document.ledger.changed - {"y"})
-    found = list(Knife(*graphs, matching, document.ledger.sites, ()).pieces())
+    found = list(GraphDiff(*graphs, matching, document.ledger.sites, ()).cutouts())
     assert [(piece.value, piece.inputs, piece.sites) for piece in found] == [
         ("b", {"x": "x"}, (0,)),
         ("y", {"r": "r"}, (1,)),

@@ -1,7 +1,7 @@
 """What values a model's inputs have, as far as the first thing that it does with them tells.
 
 A network that takes pixels of 0 to 255 normalises them, by constants of its own or by its first BatchNorm. On standard
-normal numbers, what comes behind that would see one value, and sleep.
+normal numbers, what comes behind that would be constant.
 """
 
 from __future__ import annotations

@@ -6,6 +6,6 @@ reason. `fixed` computes what a model computes from its weights alone, `rounding
 `parting` finds the operator on which float64 and a runtime differ.
 
 `matching` says which values of two models are the same, `cutouts` cuts out the parts in which they differ, `samples`
-and `awake` draw what these are run on, `alone` makes a model of one for a runtime, `certify` judges them, `findings`
-are what it finds; `exposed` hands out values from inside of both models.
+draws what these are run on, `activity` tells whether that reaches all of them, `alone` makes a model of one for a
+runtime, `certify` judges them, `findings` are what it finds; `exposed` hands out values from inside of both models.
 """

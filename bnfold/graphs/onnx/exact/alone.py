@@ -7,23 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from bnfold.graphs.onnx.document import Document
 from bnfold.graphs.onnx.exact.engine import Engine, bodies, needs
-from bnfold.graphs.onnx.exact.kernels import FLOATS
 from bnfold.graphs.onnx.exact.windows import Array
-
-
-def only_float(document: Document) -> int | None:
-    """The one floating-point type of a model; None where it has none, or several."""
-    graph = document.model.graph
-    graphs = [graph, *bodies(graph.node)]
-    types = {tensor.data_type for part in graphs for tensor in part.initializer}
-    types |= {info.type.tensor_type.elem_type for part in graphs for info in (*part.input, *part.output)}
-    for node in (node for part in graphs for node in part.node):
-        types |= {item.t.data_type for item in node.attribute if item.HasField("t")}
-        types |= {item.i for item in node.attribute if item.name in ("to", "dtype")}
-    found = types & set(FLOATS)
-    return found.pop() if len(found) == 1 else None
 
 
 def alone(

@@ -21,21 +21,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
 
 from bnfold.graphs.onnx.document import Ledger
-from bnfold.graphs.onnx.exact.alone import alone, only_float
-from bnfold.graphs.onnx.exact.awake import Awake
-from bnfold.graphs.onnx.exact.cutouts import Cutout, Knife, settled_values
+from bnfold.graphs.onnx.exact.activity import Activity
+from bnfold.graphs.onnx.exact.alone import alone
+from bnfold.graphs.onnx.exact.cutouts import Cutout, GraphDiff, settled_values
 from bnfold.graphs.onnx.exact.engine import Engine, bodies, needs
 from bnfold.graphs.onnx.exact.findings import Finding, Part, relative_error
 from bnfold.graphs.onnx.exact.kernels import CannotRun
 from bnfold.graphs.onnx.exact.matching import Graph, matched
 from bnfold.graphs.onnx.exact.samples import Samples, unread_rows
-from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP
+from bnfold.graphs.onnx.exact.steps import RELATIVE_STEP, coarsest, only_float
 from bnfold.graphs.onnx.exact.windows import Array
 
 Agrees = Callable[[bytes, Mapping[str, Array], Array], bool]
@@ -44,7 +45,7 @@ Agrees = Callable[[bytes, Mapping[str, Array], Array], bool]
 ALGEBRA = 1e-10
 _ROUNDS = 5
 _GROWTHS = 3
-_LOUDER = (1, 2, 4)  # powers of ten
+_LARGER = (1, 2, 4)  # powers of ten
 _MOVEMENTS = 16.0  # whoever made these weights may have rounded several times on the way
 _STEPS = 16  # of the type of the weights: what their rounding has been seen to do to a part, and twice that
 _MOST_KEPT = 2**27  # elements of the original's values, to follow an error through the graph
@@ -78,7 +79,7 @@ class Certifier:
         self._seed = seed
         self._apart = apart
         self._agrees = agrees
-        self._only_float = only_float(original.document)
+        self._only_float = only_float(original.document.model)
         self._same: Mapping[str, str] = {}
 
     def parts(self, deadline: float) -> list[Part]:
@@ -89,8 +90,8 @@ class Certifier:
         for _ in range(_ROUNDS):
             matching = matched(before, after, apart)
             self._same = matching.same
-            knife = Knife(before, after, matching, self._ledger.sites, self._samples.floats)
-            found = [self._examined_and_grown(knife, piece, deadline) for piece in knife.pieces()]
+            diff = GraphDiff(before, after, matching, self._ledger.sites, self._samples.floats)
+            found = [self._examined_widely(diff, piece, deadline) for piece in diff.cutouts()]
             wrong = {part.cutout.value: part for part in found if part.is_wrong and not part.cutout.sites}
             first = first or wrong
             if self._is_noted or self._apart is not None or not wrong or wrong.keys() <= before.handed_out:
@@ -116,18 +117,18 @@ class Certifier:
                 finding.reason = "nothing of the model depends on it"
         return found
 
-    def _examined_and_grown(self, knife: Knife, piece: Cutout, deadline: float) -> Part:
+    def _examined_widely(self, diff: GraphDiff, piece: Cutout, deadline: float) -> Part:
         """What is found of a part; of one that is wrong, of what goes on above its borders, where that is proven.
 
         A value may never be what is drawn for it: behind a ReLU, none is below zero.
         """
         part = self._examined(piece, deadline)
         wider, without = part, set[str]()
-        for _ in range(0 if self._is_noted or piece.sites else _GROWTHS):
-            without |= {name for name in wider.cutout.inputs.values() if name in knife.before.maker}
+        for _ in range(0 if self._is_known(piece) else _GROWTHS):
+            without |= {name for name in wider.cutout.inputs.values() if name in diff.before.maker}
             if not wider.is_wrong or not without:
                 break
-            wider = self._examined(knife.cut(piece.value, without), deadline)
+            wider = self._examined(diff.cutout(piece.value, without), deadline)
         return wider if wider.proven else part
 
     def _examined(self, piece: Cutout, deadline: float) -> Part:
@@ -148,14 +149,13 @@ class Certifier:
         roundings = {name: self._rounding(name, value) for name, value in exact.items()}
         proven, allowed = self._bounds(piece)
         is_stored_right = all(is_rounded for _, is_rounded in roundings.values())
-        awake, doubt, usual = Awake(piece.before), None, dict[str, Array]()
-        for values, is_usual in self._inputs(piece, names, awake):
+        activity, doubt, usual = Activity(piece.before), None, dict[str, Array]()
+        for values, is_usual in self._inputs(piece, names, activity):
             for name, value in values.items():
-                awake.note(name, value)
+                activity.note(name, value)
             feeds = {name: values[own] for name, own in piece.inputs.items()}
-            expected = self._original.part(piece.before, [piece.value], values, deadline=deadline, watch=awake.note)[
-                piece.value
-            ]
+            made = self._original.part(piece.before, [piece.value], values, deadline=deadline, watch=activity.note)
+            expected = made[piece.value]
 
             def found_with(weights: Mapping[str, Array], feeds: Any = feeds) -> Array:
                 found = self._folded.part(piece.after, [piece.value], feeds, deadline=deadline, weights=weights)
@@ -163,11 +163,11 @@ class Certifier:
 
             error = relative_error(expected, found_with(exact))
             if not is_usual and error > allowed and error <= _MOVEMENTS * self._moved(piece, values):
-                continue  # what is loud is moved further by the rounding of weights
+                continue  # what is large is moved further by the rounding of weights
             if is_usual or error > allowed:
                 part.error = max(part.error, error)
             is_first, doubt, usual = doubt is None, doubt or "", usual or values
-            if is_first:  # louder ones are beyond what a runtime computes well
+            if is_first:  # larger ones are beyond what a runtime computes well
                 doubt = self._doubt(self._original, piece.before, piece.value, values, expected)
             if error > allowed or not is_stored_right:
                 stored = found_with({})
@@ -176,7 +176,7 @@ class Certifier:
                     doubt = self._doubt(self._folded, piece.after, piece.value, feeds, stored)
         part.ran = True
         unread = unread_rows(names, self._samples, piece.before, self._original)
-        part.reason = doubt or awake.asleep() or unread
+        part.reason = doubt or activity.inactive() or unread
         off = f"'{piece.value}' is off by {part.error:.2g} of its size in float64"
         if part.error > allowed and not doubt:
             part.blame(off if piece.sites or not self._is_noted else f"{off}, and no fold touches it")
@@ -190,7 +190,7 @@ class Certifier:
     def _doubt(
         self, engine: Engine, nodes: Sequence[onnx.NodeProto], value: str, values: Mapping[str, Array], found: Array
     ) -> str:
-        """What a runtime has against what float64 found; "" for nothing, and where none can be asked."""
+        """How a runtime contradicts what float64 found, in words; "" where it does not, or cannot be asked."""
         if (
             self._agrees is None
             or self._only_float is None
@@ -199,21 +199,25 @@ class Certifier:
             return ""
         return f"float64 and ONNX Runtime do not agree on what computes '{value}'"
 
-    def _inputs(self, piece: Cutout, names: list[str], awake: Awake) -> Iterator[tuple[dict[str, Array], bool]]:
-        """What a part is run on: louder and louder values while a channel of it sleeps, or where bounds may differ.
+    def _inputs(self, piece: Cutout, names: list[str], activity: Activity) -> Iterator[tuple[dict[str, Array], bool]]:
+        """What a part is run on: larger and larger values while a channel is inactive, or where bounds may differ.
 
         And whether rounding does to it what it usually does, so that less than a fault can be told.
         """
-        for values in self._samples.drawn(self._one_for_all(names), piece.before, self._original, self._seed):
+        drawn, is_known = self._one_for_all(names), self._is_known(piece)
+        for values in self._samples.drawn(drawn, piece.before, self._original, self._seed):
             yield values, True
-        is_known = self._is_noted or bool(piece.sites)
-        near = None if is_known else self._samples.near(self._one_for_all(names), self._sides(piece), self._seed)
+        near = None if is_known else self._samples.near_constants(drawn, self._sides(piece), self._seed)
         if near is not None:
             yield near, False
-        for power in _LOUDER:
-            if awake.asleep() is None and (is_known or near is None):
+        for power in _LARGER:
+            if activity.inactive() is None and (is_known or near is None):
                 return
-            yield self._samples.louder(self._one_for_all(names), power, self._seed), is_known
+            yield self._samples.scaled_up(drawn, power, self._seed), is_known
+
+    def _is_known(self, piece: Cutout) -> bool:
+        """Whether it was noted what was done to a part: a fold, or nothing."""
+        return self._is_noted or bool(piece.sites)
 
     def _sides(self, piece: Cutout) -> list[tuple[Engine, Sequence[onnx.NodeProto]]]:
         return [(self._original, piece.before), (self._folded, piece.after)]
@@ -231,23 +235,26 @@ class Certifier:
 
     def _bounds(self, piece: Cutout) -> tuple[float, float]:
         """Up to which error a part is proven, and past which it is wrong."""
-        if piece.sites or self._is_noted:
+        if self._is_known(piece):
             return ALGEBRA, ALGEBRA
         types = set()
-        for engine, nodes in ((self._original, piece.before), (self._folded, piece.after)):
+        for engine, nodes in self._sides(piece):
             read = {name for node in nodes for name in needs(node) if engine.is_constant(name)}
             types |= {engine.elem_type(name) for name in read} & RELATIVE_STEP.keys()
         types = types or {onnx.TensorProto.FLOAT}  # of attributes
-        step = max(RELATIVE_STEP[kind] for kind in types)
         allowed = max(self._tolerances.get(_dtype(kind), 0.0) for kind in types)
-        return max(ALGEBRA, min(_STEPS * step, allowed)), max(ALGEBRA, allowed)
+        return max(ALGEBRA, min(_STEPS * coarsest(types), allowed)), max(ALGEBRA, allowed)
+
+    @cached_property
+    def _nudged(self) -> Mapping[str, Array]:
+        """The weights of the original, each moved by up to half a step."""
+        return self._original.nudged(np.random.default_rng(self._seed))
 
     def _moved(self, piece: Cutout, values: Mapping[str, Array]) -> float:
         """How far a part of the original moves on these values when its weights do, by half a step."""
-        weights = self._original.nudged(np.random.default_rng(self._seed))
         expected, moved = (
             self._original.part(piece.before, [piece.value], values, weights=instead)[piece.value]
-            for instead in ({}, weights)
+            for instead in ({}, self._nudged)
         )
         return relative_error(expected, moved)
 

@@ -53,8 +53,8 @@ def settled_values(original: Document, folded: Document, ledger: Ledger) -> list
 
 
 @dataclass(frozen=True, eq=False)
-class Knife:
-    """Two models and which of their values are the same, ready to be cut.
+class GraphDiff:
+    """The parts in which two models differ, given which of their values are the same.
 
     `sites` are the places of folds by the first output of each node of theirs. Where no fold stands between, a border
     that one side alone reads is none, if it is one of those that are `drawn`: it may be computed from another one. One
@@ -67,11 +67,11 @@ class Knife:
     sites: Mapping[str, int]
     drawn: Collection[str]
 
-    def pieces(self) -> Iterator[Cutout]:
+    def cutouts(self) -> Iterator[Cutout]:
         """The pairs between two models, in the order of the second one's nodes, those of bodies first."""
-        return (self.cut(name) for name in self.matching.unequal)
+        return (self.cutout(name) for name in self.matching.unequal)
 
-    def cut(self, name: str, without: Collection[str] = ()) -> Cutout:
+    def cutout(self, name: str, without: Collection[str] = ()) -> Cutout:
         """The pair that computes one value, which goes on above these borders."""
         settled = {theirs: own for theirs, own in self.matching.settled.items() if own not in without}
         originals = set(self.matching.settled.values()) - set(without)

@@ -1,6 +1,6 @@
 """What the parts of a model are run on: values of the sizes and types that a run of the whole has seen.
 
-Floating-point values are drawn, so that every channel is awake, whatever the rest of the network would let through;
+Floating-point values are drawn, so that every channel is active, whatever the rest of the network would let through;
 those that a part has kinks for are drawn with long tails, too. Everything else is as the run had it, but for integers
 that name rows of a table, which are drawn over all of it, and for conditions, which are tried both ways.
 """
@@ -107,12 +107,12 @@ class Samples:
         for turn in range(rounds):
             yield {name: self._one(own, turn, rows.get(name), seed) for name, own in names.items()}
 
-    def louder(self, names: Mapping[str, str], power: int, seed: int) -> dict[str, Array]:
+    def scaled_up(self, names: Mapping[str, str], power: int, seed: int) -> dict[str, Array]:
         """Values of these names, floating-point ones larger by a power of ten."""
         drawn = {name: self._one(own, 0, None, seed + power) for name, own in names.items()}
         return {name: value * 10.0**power if name in self.floats else value for name, value in drawn.items()}
 
-    def near(
+    def near_constants(
         self, names: Mapping[str, str], sides: Iterable[tuple[Engine, Sequence[onnx.NodeProto]]], seed: int
     ) -> dict[str, Array] | None:
         """Values of these names between the constants that the nodes of both sides read, where cases are told apart;

@@ -1,4 +1,4 @@
-"""How coarse the floating-point types of a model are."""
+"""The floating-point types of a model, and how coarse they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,18 @@ def coarsest(types: set[int]) -> float:
 
 
 def coarsest_step(model: onnx.ModelProto) -> float:
-    """That of all types that a model stores, declares, or casts to."""
+    """That of all types in a model."""
+    return coarsest(_types(model))
+
+
+def only_float(model: onnx.ModelProto) -> int | None:
+    """The one floating-point type in a model; None where there is none, or several."""
+    found = _types(model) & RELATIVE_STEP.keys()
+    return found.pop() if len(found) == 1 else None
+
+
+def _types(model: onnx.ModelProto) -> set[int]:
+    """All types that a model stores, declares, or casts to."""
     types: set[int] = set()
     waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     while waiting:
@@ -33,4 +44,4 @@ def coarsest_step(model: onnx.ModelProto) -> float:
             types.update(item.t.data_type for item in node.attribute if item.HasField("t"))
             types.update(item.i for item in node.attribute if item.name in ("to", "dtype"))
             waiting += graphs_of(node)
-    return coarsest(types)
+    return types

@@ -1,4 +1,4 @@
-"""Whether inputs reach all of a part: a channel that a ReLU keeps at zero on every one of them would hide a fault."""
+"""Whether every channel of a part is active: one that a ReLU keeps at zero on every input would hide a fault."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bnfold.graphs.onnx.exact.windows import Array
 _FLAT = frozenset({"Clip", "HardSigmoid", "HardSwish", "Max", "Min", "Relu", "Shrink", "ThresholdedRelu"})
 
 
-class Awake:
-    """What runs of a part have woken of its operators with flat pieces."""
+class Activity:
+    """Which channels of operators with flat pieces have been active in runs of a part."""
 
     def __init__(self, nodes: Sequence[onnx.NodeProto]) -> None:
         self._nodes = [node for node in nodes if node.op_type in _FLAT]
@@ -33,15 +33,15 @@ class Awake:
             ]
         self._ranges[name] = found
 
-    def asleep(self) -> str | None:
-        """The first channel that never moved although what it is computed from did, in words; or None."""
+    def inactive(self) -> str | None:
+        """The first channel that stayed constant although what it is computed from did not, in words; or None."""
         for node in self._nodes:
             read, made = self._ranges.get(node.input[0], []), self._ranges.get(node.output[0], [])
             for before, after in zip(read, made, strict=False):
                 if len(before[0]) == len(after[0]):
-                    still = np.flatnonzero((before[0] < before[1]) & (after[0] == after[1]))
-                    if still.size:
-                        return f"channel {still[0]} of '{node.output[0]}' is asleep on every input tried"
+                    constant = np.flatnonzero((before[0] < before[1]) & (after[0] == after[1]))
+                    if constant.size:
+                        return f"channel {constant[0]} of '{node.output[0]}' is inactive on every input tried"
         return None
 
 

@@ -1,7 +1,7 @@
-"""Small networks in which a fault is hard to see from outside: parts of them sleep on ordinary inputs, or look small.
+"""Small networks in which a fault is hard to see from outside: parts are inactive on ordinary inputs, or look small.
 
-Channels have biases so low that no usual input wakes them, outputs have scores beside boxes in pixels and masks of
--1e9, tables have rows that no drawn index names, branches are never taken.
+Channels have biases so low that they are inactive on usual inputs, outputs have scores beside boxes in pixels and masks
+of -1e9, tables have rows that no drawn index names, branches are never taken.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graphs import parse
 
 _MODELS = Path(__file__).parent.parent / "models"
 _RNG = np.random.default_rng(7)
-_SLEEPING = np.where(np.arange(8) < 3, -60.0, 0.1)  # three of eight channels
+_INACTIVE = np.where(np.arange(8) < 3, -60.0, 0.1)  # three of eight channels
 
 _TEXTS = {
     "detector": """(T[1,3,16,16] x) => (T[1,6,64] y)
@@ -51,16 +51,16 @@ _TEXTS = {
 }
 _VALUES = {
     "detector": {
-        "beta": _SLEEPING,
+        "beta": _INACTIVE,
         "pixels": np.full((1, 4, 1, 1), 640.0),
         "absent": _RNG.random((1, 2, 8, 8)) < 0.3,
         "masked": -1e9,
         "flat": [1, 6, 64],
     },
-    "bag of words": {"beta": _SLEEPING},
-    "text": {"beta": _SLEEPING},
-    "raw pixels": {"mean": 128.0, "var": 5000.0, "beta2": _SLEEPING},
-    "separable": {"beta": _SLEEPING},
+    "bag of words": {"beta": _INACTIVE},
+    "text": {"beta": _INACTIVE},
+    "raw pixels": {"mean": 128.0, "var": 5000.0, "beta2": _INACTIVE},
+    "separable": {"beta": _INACTIVE},
 }
 NAMES = ("digits", *_TEXTS)
 
