@@ -67,11 +67,11 @@ _HOME = {
         "Latency",
         "Operator",
         "OutputDifference",
+        "Proof",
         "Quantiles",
         "Report",
         "Site",
         "Source",
-        "Proof",
         "Verification",
     ),
 }

@@ -312,8 +312,9 @@ def verify(a: Any, b: Any, *, options: CheckOptions | None = None, progress: Pro
     with TemporaryDirectory(prefix="bnfold-") as folder:
         pair = _runnable_pair(a, b, folder)
         limits, original, other = limited(checks, pair[0]), ExactSource(pair[0]), ExactSource(pair[1])
+        found = examine(original, other, None, limits)  # it keeps answers that the verdict needs again
         verdict = run(*pair, limits, exact=ExactPair(original, other), progress=progress)
-        return with_proof(verdict, examine(original, other, None, limits), original)
+        return with_proof(verdict, found, original)
 
 
 def bench(

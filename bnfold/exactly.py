@@ -42,7 +42,7 @@ class ExactSource:
         self._kept_bytes = 0
 
     def run(self, feeds: Mapping[str, Array], deadline: float, nudge: Nudge | None = None) -> dict[str, Array] | str:
-        key = f"{nudge} {_digest(feeds)}"
+        key = _key(feeds, nudge)
         if key in self._kept:
             return self._kept[key]
         answers = self._run(feeds, deadline, nudge)
@@ -61,7 +61,7 @@ class ExactSource:
         samples = Samples.of(feeds)
         try:
             answers = engine.run(feeds, deadline=deadline, watch=samples.note, inside=True)
-            self._keep(f"{None} {_digest(feeds)}", answers)
+            self._keep(_key(feeds), answers)
             return samples
         except CannotRun as error:
             if time.monotonic() > deadline:
@@ -169,9 +169,10 @@ def _differ(answer: Any, exact: Any) -> bool:
     return gap.problem is not None or not gap.errors.within(gap.sizes.to_judge_by(gap.sizes.shares()).times(rtol))
 
 
-def _digest(feeds: Mapping[str, Array]) -> str:
+def _key(feeds: Mapping[str, Array], nudge: Nudge | None = None) -> str:
+    """What tells one run of a model from another."""
     digest = hashlib.sha256()
     for name, array in feeds.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(str(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    return f"{nudge} {digest.hexdigest()}"
