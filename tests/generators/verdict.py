@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from oracle import Judgement
+
 from bnfold.results import Site
 
 
@@ -23,3 +25,16 @@ class Verdict:
     sites: tuple[Site, ...] = ()
     about: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, seed: int, judgement: Judgement, files: Mapping[str, bytes], about: str = "") -> Verdict:
+        """The verdict on an ONNX model whose fold was judged by two engines."""
+        return cls(
+            seed,
+            judgement.failures,
+            disputed="the reference and ONNX Runtime differ" if judgement.disputed else "",
+            unjudged="ONNX Runtime does not run the model" if judgement.unjudged else "",
+            sites=judgement.sites,
+            about=about,
+            files=files,
+        )

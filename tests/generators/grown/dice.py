@@ -1,31 +1,20 @@
-"""Random choices that depend on the seed alone."""
+"""Random choices and data for graphs, which depend on the seed alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-T = TypeVar("T")
+from generators import dice
+from generators.dice import T
+
 Array = np.ndarray[Any, Any]
 
 
-class Dice:
-    """A stream of random choices. The same seed gives the same stream on every machine."""
-
-    def __init__(self, seed: int) -> None:
-        self.stream = np.random.Generator(np.random.PCG64(seed))
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.stream.random() < probability)
-
-    def between(self, low: int, high: int) -> int:
-        """An integer from `low` to `high`, both included."""
-        return int(self.stream.integers(low, high + 1))
-
-    def pick(self, options: Sequence[T]) -> T:
-        return options[int(self.stream.integers(len(options)))]
+class Dice(dice.Dice):
+    """Choices and data for graphs."""
 
     def weighted(self, options: Sequence[tuple[T, float]]) -> T:
         total = sum(weight for _, weight in options)
@@ -35,9 +24,6 @@ class Dice:
             if at < 0:
                 return option
         return options[-1][0]
-
-    def shuffled(self, options: Sequence[T]) -> list[T]:
-        return [options[int(at)] for at in self.stream.permutation(len(options))]
 
     def some(self, options: Sequence[T], low: int = 1) -> list[T]:
         """A subset of at least `low` elements, in random order."""

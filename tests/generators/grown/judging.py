@@ -17,12 +17,4 @@ def judged(seed: int) -> Verdict:
         onnx.checker.check_model(case.model)
     except onnx.checker.ValidationError as error:
         return Verdict(seed, unjudged="the checker refuses the graph", about=str(error).split("\n")[0], files=files)
-    judgement = judge(case)
-    return Verdict(
-        seed,
-        judgement.failures,
-        disputed="the reference and ONNX Runtime differ" if judgement.disputed else "",
-        unjudged="ONNX Runtime does not run the graph" if judgement.unjudged else "",
-        sites=judgement.sites,
-        files=files,
-    )
+    return Verdict.of(seed, judge(case), files)

@@ -106,7 +106,7 @@ def add_block(b: Builder, depth: int = 1) -> None:
     inner = Net()
     builder = Builder(b.dice, inner, [b.values[r]], b.dtype)
     adders = ADDERS[b.dice.pick(["plain", "plain", "all", "writing"])]
-    for _ in range(b.dice.integer(1, 4)):
+    for _ in range(b.dice.between(1, 4)):
         if depth and b.dice.chance(0.15):
             add_block(builder, depth - 1)
         else:

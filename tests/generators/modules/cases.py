@@ -79,10 +79,10 @@ def _try_network(seed: int, dice: Dice) -> TorchCase | None:
     b = Builder(dice, net, inputs, dtype)
     try:
         if not inputs[0].is_floating_point():
-            embedding = nn.Embedding(11, dice.integer(2, 6))
+            embedding = nn.Embedding(11, dice.between(2, 6))
             net.embedding = embedding.to(dtype)
             b.add("call", 0, path=("embedding",))
-        filled(b, dice.integer(2, 9))
+        filled(b, dice.between(2, 9))
         _outputs(b)
         notes = changed(b)
         net.eval()
@@ -106,9 +106,9 @@ def _inputs(dice: Dice, dtype: torch.dtype) -> list[torch.Tensor]:
     rank = dice.weighted([(2, 2), (3, 3), (7, 4), (1, 5)])
     batch, channels = dice.weighted([(5, 2), (1, 1), (1, 3)]), dice.pick([1, 2, 3, 4, 4, 6])
     largest = {2: 0, 3: 6, 4: 6, 5: 4}[rank]
-    shape = (batch, channels, *(dice.integer(2, largest) for _ in range(rank - 2)))
+    shape = (batch, channels, *(dice.between(2, largest) for _ in range(rank - 2)))
     if dice.chance(0.04):
-        return [torch.tensor(dice.rng.integers(0, 11, size=(batch, dice.integer(2, 5))))]
+        return [torch.tensor(dice.stream.integers(0, 11, size=(batch, dice.between(2, 5))))]
     count = dice.weighted([(6, 1), (1.5, 2), (0.5, 3)])
     return [dice.normal(shape, dtype) for _ in range(count)]
 

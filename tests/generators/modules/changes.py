@@ -103,7 +103,7 @@ def plain_list(b: Builder) -> str:
 def hooks(b: Builder) -> str:
     modules = [m for m in b.net.modules() if m is not b.net and not isinstance(m, (nn.ModuleDict, nn.ModuleList))]
     names = []
-    for _ in range(b.dice.integer(1, 2)):
+    for _ in range(b.dice.between(1, 2)):
         if modules:
             module = b.dice.pick(modules) if b.dice.chance(0.9) else b.net
             names.append(f"{add_hook(module, b.dice)} on {type(module).__name__}")

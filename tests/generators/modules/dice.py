@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-T = TypeVar("T")
+from generators import dice
+from generators.dice import T
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and named ones."""
 
 
-class Dice:
-    """One stream of random choices, the same for the same seed on every machine."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
-
-    def integer(self, low: int, high: int) -> int:
-        """A whole number of low to high, both included."""
-        return int(self.rng.integers(low, high + 1))
-
-    def pick(self, options: Sequence[T]) -> T:
-        return options[int(self.rng.integers(len(options)))]
+class Dice(dice.Dice):
+    """Choices of structure, and values of parameters."""
 
     def weighted(self, options: Sequence[tuple[float, T]]) -> T:
         weights = np.array([weight for weight, _ in options])
-        return options[int(self.rng.choice(len(options), p=weights / weights.sum()))][1]
-
-    def shuffled(self, options: Sequence[T]) -> list[T]:
-        return [options[i] for i in self.rng.permutation(len(options))]
+        return options[int(self.stream.choice(len(options), p=weights / weights.sum()))][1]
 
     def some(self, options: Sequence[T], probability: float) -> list[T]:
         return [option for option in options if self.chance(probability)]
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float64, scale: float = 1.0) -> torch.Tensor:
-        return torch.tensor(self.rng.normal(size=tuple(shape)) * scale).to(dtype)
+        return torch.tensor(self.stream.normal(size=tuple(shape)) * scale).to(dtype)
 
     def uniform(self, shape: Sequence[int], low: float, high: float, dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(self.rng.uniform(low, high, size=tuple(shape))).to(dtype)
+        return torch.tensor(self.stream.uniform(low, high, size=tuple(shape))).to(dtype)
 
     def number(self) -> float:
         """A scalar that is never zero and has few digits, so that a report stays readable."""
@@ -53,14 +39,14 @@ class Dice:
 
     def gamma(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """Factors of a normalisation: of any sign, zero, tiny, or all alike."""
-        values = self.rng.normal(size=tuple(shape))
+        values = self.stream.normal(size=tuple(shape))
         kind = self.weighted([(5, "any"), (2, "positive"), (1, "zeros"), (1, "tiny"), (1, "alike"), (0.5, "ones")])
         if kind == "positive":
             values = np.abs(values) + 0.1
         elif kind == "zeros":
-            values = np.where(self.rng.random(values.shape) < 0.4, 0.0, values)
+            values = np.where(self.stream.random(values.shape) < 0.4, 0.0, values)
         elif kind == "tiny":
-            values = np.where(self.rng.random(values.shape) < 0.4, 1e-7, values)
+            values = np.where(self.stream.random(values.shape) < 0.4, 1e-7, values)
         elif kind == "alike":
             values = np.full(values.shape, self.number())
         elif kind == "ones":
@@ -69,7 +55,7 @@ class Dice:
 
     def beta(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """Shifts of a normalisation: often none at all, because more rules hold then."""
-        values = self.rng.normal(size=tuple(shape))
+        values = self.stream.normal(size=tuple(shape))
         return torch.tensor(values * self.pick([0.0, 0.0, 1.0, 1.0, 1.0, 1e-7])).to(dtype)
 
     def variance(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

@@ -116,7 +116,7 @@ class Recurrent(nn.Module):
     def __init__(self, kind: str, size: int, dice: Dice) -> None:
         super().__init__()
         options: dict[str, Any] = {"batch_first": dice.chance(0.7), "bidirectional": dice.chance(0.3)}
-        options |= {"num_layers": dice.integer(1, 2), "bias": dice.chance(0.8)}
+        options |= {"num_layers": dice.between(1, 2), "bias": dice.chance(0.8)}
         if kind == "LSTM" and dice.chance(0.2):
             options["proj_size"] = 2
         self.layer = getattr(nn, kind)(size, 3, **options)

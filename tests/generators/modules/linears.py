@@ -107,17 +107,17 @@ def conv(dice: Dice, x: torch.Tensor) -> nn.Module:
     rank, c_in = x.dim() - 2, x.shape[1]
     transposed = dice.chance(0.25)
     groups = dice.pick([g for g in range(1, c_in + 1) if c_in % g == 0]) if dice.chance(0.4) else 1
-    c_out = groups * dice.integer(1, max(1, 6 // groups))
+    c_out = groups * dice.between(1, max(1, 6 // groups))
     if dice.chance(0.15):
         c_out = c_in
     bias = dice.chance(0.6)
-    kernel = tuple(dice.integer(1, 3) for _ in range(rank))
+    kernel = tuple(dice.between(1, 3) for _ in range(rank))
     if transposed:
-        stride = dice.integer(1, 2)
+        stride = dice.between(1, 2)
         return TRANSPOSED[x.dim()](
             *(c_in, c_out, kernel, stride),
-            padding=dice.integer(0, 1),
-            output_padding=dice.integer(0, stride - 1),
+            padding=dice.between(0, 1),
+            output_padding=dice.between(0, stride - 1),
             groups=groups,
             bias=bias,
             dilation=dice.pick([1, 1, 2]),
@@ -165,10 +165,10 @@ def add_linear(b: Builder) -> None:
             module = dressed(dice, module.to(b.dtype))
         b.call(module, r)
     elif kind == "matmul" and x.dim():
-        w = b.tensor(dice.normal((x.shape[-1], dice.integer(1, 5)), scale=0.7))
+        w = b.tensor(dice.normal((x.shape[-1], dice.between(1, 5)), scale=0.7))
         b.add("matmul", r, w=w, spelling=dice.pick(MATMULS))
     elif kind == "channels":
-        w = b.tensor(dice.normal((x.shape[1], dice.integer(1, 5)), scale=0.7))
+        w = b.tensor(dice.normal((x.shape[1], dice.between(1, 5)), scale=0.7))
         b.add("channels", r, w=w, spelling=dice.pick(CHANNELS))
     elif kind == "recurrent":
         b.call(Recurrent(dice.pick(["LSTM", "GRU", "RNN"]), x.shape[-1], dice), r)
@@ -178,5 +178,5 @@ def add_linear(b: Builder) -> None:
         paths = [path for path in b.paths if isinstance(getattr(b.net.at(path), "weight", None), torch.Tensor)]
         paths = [path for path in paths if b.net.at(path).weight.dim() > 1] + b.tensors
         if paths:
-            axis = dice.integer(0, max(x.dim() - 1, 0))
+            axis = dice.between(0, max(x.dim() - 1, 0))
             b.add("other_weight", r, path=dice.pick(paths), transposed=dice.chance(0.5), axis=axis)

@@ -119,7 +119,7 @@ def add_norm(b: Builder) -> None:
     elif kind == "other":
         add_other_norm(b, r)
     else:
-        axis = 1 if kind == "function" or dice.chance(0.7) else dice.integer(0, x.dim() - 1)
+        axis = 1 if kind == "function" or dice.chance(0.7) else dice.between(0, x.dim() - 1)
         n = x.shape[axis]
         weight, bias = dice.gamma((n,), b.dtype), dice.beta((n,), b.dtype)
         paths = {
@@ -133,8 +133,8 @@ def add_norm(b: Builder) -> None:
                 paths[name] = ()
             b.add("batch_norm", r, eps=eps, **paths)
         else:
-            shape = tuple(n if i == axis else 1 for i in range(axis * dice.integer(0, 1), x.dim()))
-            b.add("written", r, shape=shape, eps=eps, spelling=dice.integer(0, 7), **paths)
+            shape = tuple(n if i == axis else 1 for i in range(axis * dice.between(0, 1), x.dim()))
+            b.add("written", r, shape=shape, eps=eps, spelling=dice.between(0, 7), **paths)
 
 
 def add_other_norm(b: Builder, r: int) -> None:
@@ -154,7 +154,7 @@ def add_other_norm(b: Builder, r: int) -> None:
 def add_link(b: Builder) -> None:
     """One to three affine operations in a row."""
     r = b.register()
-    for _ in range(b.dice.integer(1, 3)):
+    for _ in range(b.dice.between(1, 3)):
         if r is None:
             return
         x, dice = b.values[r], b.dice
@@ -163,7 +163,7 @@ def add_link(b: Builder) -> None:
         if kind != "number" and x.dim():
             axes = {dice.pick([1, 1, 1, *range(x.dim())]) % x.dim()} if kind == "axis" else set()
             if kind == "two axes":
-                axes = {dice.integer(0, x.dim() - 1), dice.integer(0, x.dim() - 1)}
+                axes = {dice.between(0, x.dim() - 1), dice.between(0, x.dim() - 1)}
             if kind == "full":
                 axes = set(range(1, x.dim()))
             shape = [x.shape[i] if i in axes else 1 for i in range(x.dim())]

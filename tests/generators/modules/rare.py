@@ -175,7 +175,7 @@ def add_rare(b: Builder) -> None:
         return
     x, dice = b.values[r], b.dice
     if x.dim() == 3 and dice.chance(0.3):
-        b.call(SlimConv(x.shape[1], dice.integer(0, 5)), r)
+        b.call(SlimConv(x.shape[1], dice.between(0, 5)), r)
         return
     w = b.tensor(dice.gamma((x.shape[1],), b.dtype))
     for _ in range(4):

@@ -26,7 +26,7 @@ class Stages(nn.Module):
         self.mode = mode
         self.stages = nn.ModuleList([nn.Sequential(*parts.pair(), parts.activation()) for _ in range(3)])
         self.heads = nn.ModuleDict({"a-0": parts.norm(), "1x1": parts.linear()})
-        self.count = parts.dice.integer(1, 3)
+        self.count = parts.dice.between(1, 3)
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         for i in range(self.count):

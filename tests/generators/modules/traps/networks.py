@@ -112,7 +112,7 @@ class Tokens(nn.Module):
 
 @trap
 def tokens(parts: Parts) -> tuple[nn.Module, Arguments]:
-    ids = torch.tensor(parts.dice.rng.integers(0, 7, size=(2, 5)))
+    ids = torch.tensor(parts.dice.stream.integers(0, 7, size=(2, 5)))
     return parts.done(Tokens(parts), ids)
 
 
@@ -123,7 +123,7 @@ class Norms2d(nn.Module):
         super().__init__()
         self.linear = nn.Linear(CHANNELS, CHANNELS)
         self.norm = nn.BatchNorm1d(CHANNELS)
-        self.way = parts.dice.integer(0, 5)
+        self.way = parts.dice.between(0, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.way == 0:
@@ -151,7 +151,7 @@ class Fused(nn.Module):
         super().__init__()
         self.qkv = nn.Conv2d(CHANNELS, 3 * CHANNELS, 1, bias=parts.bias)
         self.q, self.k, self.v = (nn.BatchNorm2d(CHANNELS) for _ in range(3))
-        self.way = parts.dice.integer(0, 2)
+        self.way = parts.dice.between(0, 2)
         self.out = nn.Conv2d(CHANNELS, CHANNELS, 1)
         self.norm = nn.BatchNorm2d(CHANNELS)
 
@@ -266,7 +266,7 @@ class PositionalScale(nn.Module):
         shapes = [(4,), (3, 1), (4, 3, 1), (4, 1, 1), (1, 4, 1, 1), (2, 1, 1, 1), (), (4, 4, 3), (3, 4), (1,)]
         self.scale, self.shift = (nn.Parameter(torch.randn(dice.pick(shapes))) for _ in range(2))
         self.linear = nn.Linear(CHANNELS, CHANNELS)
-        self.way = dice.integer(0, 2)
+        self.way = dice.between(0, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)[..., :3, :]

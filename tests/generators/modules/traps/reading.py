@@ -169,7 +169,7 @@ def strict(parts: Parts, mode: str) -> tuple[nn.Module, Arguments]:
 def hooked(parts: Parts) -> tuple[nn.Module, Arguments]:
     """One to three hooks on any of the layers."""
     model = Pair(parts)
-    for _ in range(parts.dice.integer(1, 3)):
+    for _ in range(parts.dice.between(1, 3)):
         add_hook(parts.dice.pick([model.conv, model.norm, model.norm, model.act, model]), parts.dice)
     return parts.done(model)
 
@@ -179,7 +179,7 @@ def hooked_in_sequence(parts: Parts) -> tuple[nn.Module, Arguments]:
     """The same in a Sequential, where there is no code but the containers'."""
     layers = [*parts.pair(), parts.activation(), *parts.pair(), parts.linear()]
     model = nn.Sequential(*layers)
-    for _ in range(parts.dice.integer(1, 2)):
+    for _ in range(parts.dice.between(1, 2)):
         add_hook(parts.dice.pick(layers), parts.dice)
     return parts.done(model)
 

@@ -78,7 +78,7 @@ def parametrized(parts: Parts) -> tuple[nn.Module, Arguments]:
     parts.padding_mode = "zeros"
     model, arguments = parts.done(Pair(parts))
     conv, norm = model.conv, model.norm
-    for _ in range(dice.integer(1, 2)):
+    for _ in range(dice.between(1, 2)):
         kind = dice.pick(["double", "sym", "bias", "gamma", "var", "weight_norm", "spectral", "prune", "prune bias"])
         try:
             if kind == "double":
